@@ -1,0 +1,1 @@
+"""Attacks: a trigger (images -> images), or a Poisoned set."""

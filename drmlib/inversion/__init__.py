@@ -1,0 +1,1 @@
+"""Inversion: a trigger recovered from a model, with the figure that says whether the model is backdoored."""

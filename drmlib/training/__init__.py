@@ -1,0 +1,1 @@
+"""Training: the given model, trained in place; returns a History."""
