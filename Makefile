@@ -55,17 +55,19 @@ clean:
 setup: $(STAMP)
 
 # The default python3 comes first: it is the one a person (or a CI matrix) has chosen.
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python)
 SUITS := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 # Made anew when a pin or a dependency changes, and when an earlier installation did not reach its end.
 $(STAMP): pyproject.toml constraints.txt
-	@if ! $(PY) -c "$(SUITS)" >/dev/null 2>&1; then \
-	  for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python); do \
+	@if ! $(PY) -c "import pip; $(SUITS)" >/dev/null 2>&1; then \
+	  found=; \
+	  for python in $(PYTHONS); do \
 	    if "$$python" -c "$(SUITS)" >/dev/null 2>&1; then found=$$python; break; fi; \
 	  done; \
 	  if [ -z "$$found" ]; then \
 	    echo "drmlib needs Python 3.11, 3.12 or 3.13 with its venv module (Debian, Ubuntu: the package python3-venv);" \
-	      "none found as $(or $(PYTHON),python3, python3.13, python3.12, python3.11 or python)." \
+	      "none found as: $(PYTHONS)." \
 	      "Name one: make $(or $(MAKECMDGOALS),run) PYTHON=/path/to/python3.12" >&2; \
 	    exit 1; \
 	  fi; \
