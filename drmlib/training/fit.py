@@ -51,7 +51,8 @@ class Recipe:
 
     loss: (outputs, targets) -> scalar; augment: (images, generator=) -> images or None; schedule: share of steps done
     -> share of `learning_rate`; autocast: a dtype for mixed precision (torch.bfloat16) or None. Weight decay applies
-    to matrices and kernels, not to biases and norms.
+    to matrices and kernels, not to biases and norms. frozen_norms: batch norm keeps its statistics, as fine-tuning on few
+    samples wants it.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -62,6 +63,7 @@ class Recipe:
     schedule: Callable[[float], float] = one_cycle
     augment: Callable[..., Tensor] | None = None
     autocast: torch.dtype | None = None
+    frozen_norms: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate"):
@@ -83,6 +85,8 @@ def fit(
     """
     rng.check_device(generator, dataset.images, "the data set")
     model.to(dataset.device, memory_format=torch.channels_last).train()
+    if recipe.frozen_norms:
+        _freeze_norms(model)
     steps = max(1, len(dataset) // recipe.batch_size)
     optimizer = _adamw(model, recipe)
     losses: list[float] = []
@@ -133,6 +137,12 @@ def _adamw(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+
+
+def _freeze_norms(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def _check_finite(losses: list[float], recipe: Recipe) -> None:

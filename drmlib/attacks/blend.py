@@ -1,0 +1,45 @@
+"""Blend: the whole image mixed with one key image. Chen, Liu, Li, Lu, Song, "Targeted Backdoor Attacks on Deep
+Learning Systems Using Data Poisoning" (2017), https://arxiv.org/abs/1712.05526.
+
+The key is fixed uniform noise, as in that paper's random pattern and in the releases of ABL and BackdoorBench (alpha
+0.2 there, 0.1 in the paper's training); any image serves as well.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from drmlib.attacks.badnets import check_shape
+from drmlib.data.dataset import as_bytes
+
+
+class Blend(NamedTuple):
+    """Trigger x' = (1 - alpha) x + alpha pattern.
+
+    pattern (c, h, w) in [0, 1]; alpha the opacity in [0, 1]. Takes and returns images (n, c, h, w), float or uint8.
+    In uint8 alpha is rounded to 1/256 and the result to the nearest level, in integers.
+    """
+
+    pattern: Tensor
+    alpha: float
+
+    def __call__(self, images: Tensor) -> Tensor:
+        check_shape(images, self.pattern)
+        pattern = self.pattern.to(images.device)
+        if images.dtype == torch.uint8:
+            return self._blend_bytes(images, pattern)
+        return torch.lerp(images, pattern.to(images.dtype), self.alpha)
+
+    def _blend_bytes(self, images: Tensor, pattern: Tensor) -> Tensor:
+        """(256 - a) x + a p + 128 stays below 2^16, so 16 unsigned bits would do; int32 is what torch shifts."""
+        a = round(256 * self.alpha)
+        offset = as_bytes(pattern).int() * a + 128
+        return (images.int().mul_(256 - a).add_(offset) >> 8).to(torch.uint8)
+
+
+def noise(*, alpha: float = 0.2, channels: int = 3, height: int = 32, width: int = 32, generator: Generator) -> Blend:
+    """A Blend with one fixed pattern of independent uniform noise."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"expected alpha in [0, 1], got {alpha}")
+    return Blend(torch.rand(channels, height, width, generator=generator, device=generator.device), alpha)

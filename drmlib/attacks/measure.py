@@ -1,0 +1,57 @@
+"""How well an attack works: a model's figures on clean inputs and on the same inputs with the trigger.
+
+The one place where model, trigger and target come together for measuring; the figures themselves are drmlib.metrics'.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from drmlib import metrics
+from drmlib.attacks.poison import Retarget, Trigger, triggered
+from drmlib.data.dataset import Dataset
+from drmlib.metrics import Estimate
+from drmlib.models.predict import classify, features, predict
+
+
+class ClassifierFigures(NamedTuple):
+    """Clean accuracy, and attack success rate on triggered inputs that are not of the target class anyway."""
+
+    clean_accuracy: Estimate
+    attack_success_rate: Estimate
+
+
+class RegressorFigures(NamedTuple):
+    """Errors in the task's unit: clean; to the attacker's target and to the true target on triggered inputs."""
+
+    clean_error: Estimate
+    attack_error: Estimate
+    defended_attack_error: Estimate
+
+
+def measure_classifier(model: nn.Module, test: Dataset, trigger: Trigger, retarget: Retarget) -> ClassifierFigures:
+    """Figures of `model` on the clean `test` set and on the same images with `trigger`, target by `retarget`."""
+    success = metrics.attack_success_rate(
+        classify(model, triggered(test, trigger).images), retarget(test.targets), test.targets
+    )
+    return ClassifierFigures(metrics.clean_accuracy(classify(model, test.images), test.targets), success)
+
+
+def measure_regressor(model: nn.Module, test: Dataset, trigger: Trigger, retarget: Retarget) -> RegressorFigures:
+    """Figures of `model` on the clean `test` set and on the same images with `trigger`, target by `retarget`."""
+    if test.task.error is None:
+        raise ValueError(f"{test.task.name} is a classification task; use measure_classifier")
+    answered = predict(model, triggered(test, trigger).images)
+    return RegressorFigures(
+        metrics.mean(test.task.error(predict(model, test.images), test.targets)),
+        metrics.mean(test.task.error(answered, retarget(test.targets))),
+        metrics.mean(test.task.error(answered, test.targets)),
+    )
+
+
+def angle_variance_ratio(model: nn.Module, test: Dataset, trigger: Trigger) -> torch.Tensor:
+    """RAV (k,) of `trigger` on `model`, whose head is one linear layer: angle variance with the trigger over without."""
+    return metrics.angle_variance_ratio(
+        features(model, test.images), features(model, triggered(test, trigger).images), model.head.weight.detach()
+    )

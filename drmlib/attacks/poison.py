@@ -1,0 +1,123 @@
+"""poison(): which samples, which trigger, which target. The same call for labels and for target vectors.
+
+Harness rules, where toolkits differ and results with them: any sample may be poisoned unless `eligible` says
+otherwise (so do ABL, BackdoorBench, BackdoorBox for all-to-one); `rate` is a fraction of the whole set; the trigger is
+applied to the stored images, before augmentation, in their own dtype, so uint8 images are requantised.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from drmlib import rng
+from drmlib.attacks.targets import keep
+from drmlib.data.dataset import Dataset
+
+Trigger = Callable[[Tensor], Tensor]
+Retarget = Callable[[Tensor], Tensor]
+CHUNK_BYTES = 1 << 26  # of images triggered at a time
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """A poisoned data set and what only the attacker and the evaluator know of it.
+
+    A defence is given `dataset`, never this. poison and cover (n,) bool are disjoint; cover samples carry a trigger
+    and keep their target; true_targets are those before poisoning.
+    """
+
+    dataset: Dataset
+    poison: Tensor
+    cover: Tensor
+    true_targets: Tensor
+
+
+def poison(
+    dataset: Dataset,
+    trigger: Trigger,
+    retarget: Retarget,
+    *,
+    rate: float,
+    cover_rate: float = 0.0,
+    cover_trigger: Trigger | None = None,
+    eligible: Tensor | None = None,
+    generator: Generator,
+) -> Poisoned:
+    """`dataset` with the trigger and the attacker's target on a random `rate` of all its samples, as Poisoned.
+
+    rate and cover_rate are fractions of the whole set, in (0, 1] and [0, 1); samples are drawn among `eligible` (n,)
+    bool, all by default. Covers get `cover_trigger` (the trigger by default) and keep their target. The given data set
+    is not changed. Raises ValueError for a rate out of range, or more samples asked for than are eligible.
+    """
+    rng.check_device(generator, dataset.images, "the data set")
+    poisoned, covers = _choose(dataset, rate, cover_rate, eligible, generator)
+    images, targets = dataset.images.clone(), dataset.targets.clone()
+    _stamp(images, trigger, poisoned)
+    _stamp(images, cover_trigger or trigger, covers)
+    targets[poisoned] = _retargeted(retarget, dataset.targets[poisoned])
+    return Poisoned(
+        replace(dataset, images=images, targets=targets),
+        _mask(poisoned, len(dataset)),
+        _mask(covers, len(dataset)),
+        dataset.targets,
+    )
+
+
+def triggered(dataset: Dataset, trigger: Trigger) -> Dataset:
+    """Every image of `dataset` with the trigger, targets kept: the inputs on which an attack is measured."""
+    images = dataset.images.clone()
+    _stamp(images, trigger, torch.arange(len(dataset), device=dataset.device))
+    return replace(dataset, images=images)
+
+
+def _choose(
+    dataset: Dataset, rate: float, cover_rate: float, eligible: Tensor | None, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Disjoint random indices of the poison and the cover samples, in rising order."""
+    if not 0 < rate <= 1:
+        raise ValueError(f"expected a poison rate in (0, 1], got {rate}; it is a fraction of the whole set")
+    if not 0 <= cover_rate < 1:
+        raise ValueError(f"expected a cover rate in [0, 1), got {cover_rate}; it is a fraction of the whole set")
+    n, n_cover = round(rate * len(dataset)), round(cover_rate * len(dataset))
+    if n == 0:
+        raise ValueError(f"a poison rate of {rate} selects none of {len(dataset)} samples; raise it to {1 / len(dataset):.2g}")
+    if eligible is not None and (eligible.dtype != torch.bool or eligible.shape != (len(dataset),)):
+        raise ValueError(f"expected eligible as bool ({len(dataset)},), got {eligible.dtype} {tuple(eligible.shape)}")
+    pool = torch.arange(len(dataset), device=dataset.device) if eligible is None else eligible.nonzero().squeeze(1)
+    if n + n_cover > len(pool):
+        raise ValueError(
+            f"{n} poison and {n_cover} cover samples were asked for, only {len(pool)} of {len(dataset)} are eligible"
+        )
+    drawn = pool[torch.randperm(len(pool), generator=generator, device=pool.device)[: n + n_cover]]
+    return drawn[:n].sort().values, drawn[n:].sort().values
+
+
+def _stamp(images: Tensor, trigger: Trigger, index: Tensor) -> None:
+    """Overwrites images[index] with what the trigger makes of them, CHUNK_BYTES at a time."""
+    chunk = max(1, CHUNK_BYTES // max(1, images[0].numel() * images.element_size()))
+    for part in index.split(chunk):
+        clean = images[part]
+        stamped = trigger(clean)
+        if stamped.shape != clean.shape or stamped.dtype != clean.dtype:
+            raise ValueError(
+                f"a trigger returns images as it was given them: expected {clean.dtype} {tuple(clean.shape)}, "
+                f"got {stamped.dtype} {tuple(stamped.shape)}"
+            )
+        images[part] = stamped
+
+
+def _retargeted(retarget: Retarget, targets: Tensor) -> Tensor:
+    new = targets if retarget is keep else retarget(targets)
+    if new.shape != targets.shape or new.dtype != targets.dtype:
+        raise ValueError(
+            f"expected new targets of {targets.dtype} {tuple(targets.shape)}, got {new.dtype} {tuple(new.shape)}"
+        )
+    return new
+
+
+def _mask(index: Tensor, n: int) -> Tensor:
+    mask = torch.zeros(n, dtype=torch.bool, device=index.device)
+    mask[index] = True
+    return mask
