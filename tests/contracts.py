@@ -86,7 +86,7 @@ def generators_are_required_keywords(file: File) -> Iterator[str]:
 
 
 def what_tunes_is_keyword_only(file: File) -> Iterator[str]:
-    for function in _functions(file) if str(file) != "rng" else []:
+    for function in _functions(file) if file.is_kernel or file.folder == "data" else []:
         count = len(function.args.defaults)
         for argument in _positional(function)[len(_positional(function)) - count :]:
             yield f"{function.name}: {argument.arg} has a default, so it tunes: put it after *"
@@ -202,7 +202,9 @@ def draws_take_a_generator(file: File) -> Iterator[str]:
 
 
 def devices_follow_the_inputs(file: File) -> Iterator[str]:
-    for call in _calls(file) if file.folder != "lab" else []:
+    if file.folder == "lab" or str(file) == "plots":
+        return
+    for call in _calls(file):
         if isinstance(call.func, ast.Attribute) and call.func.attr in ("cuda", "cpu") and not call.args:
             yield f"line {call.lineno}: .{call.func.attr}() chooses a device; for NumPy use .numpy(force=True)"
         named = [k.value for k in call.keywords if k.arg == "device"] + (call.args[:1] if _called(call) == "to" else [])
