@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
@@ -105,8 +106,7 @@ def auroc(scores: Tensor, positive: Tensor) -> Estimate:
     n_pos, n_neg = int(positive.sum()), int((~positive).sum())
     if n_pos == 0 or n_neg == 0:
         raise ValueError(f"expected positives and negatives, got {n_pos} and {n_neg}; AUROC needs both")
-    ranks = _mid_ranks(scores.double())
-    area = (ranks[positive].sum().item() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+    area = float(roc_auc_score(positive.cpu().numpy(), scores.detach().cpu().numpy()))
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (area * (1 - area) + (n_pos - 1) * (q1 - area**2) + (n_neg - 1) * (q2 - area**2)) / (n_pos * n_neg)
     half = Z95 * math.sqrt(max(variance, 0.0))
@@ -147,10 +147,3 @@ def anomaly_index(values: Tensor) -> Tensor:
     """
     deviation = values - values.quantile(0.5)
     return deviation / (1.4826 * deviation.abs().quantile(0.5)).clamp_min(torch.finfo(values.dtype).tiny)
-
-
-def _mid_ranks(values: Tensor) -> Tensor:
-    """Ranks from 1, ties sharing their mean rank."""
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0)
-    return (last.double() - (counts.double() - 1) / 2)[inverse]

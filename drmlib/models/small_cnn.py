@@ -1,4 +1,6 @@
-"""SmallCNN: five 3x3 convolutions, 4x4 pooled features and one linear output layer; the course's quick model.
+"""SmallCNN: five 3x3 convolutions, two of them strided, 4x4 pooled features and one linear output layer.
+
+The course's quick model.
 
 The output layer is linear with no activation, as DRMGuard (Du et al. 2024) assumes of a deep regression model: the
 angle between `features` and a row of `head.weight` is then the angle of its feature-space analysis.
@@ -27,9 +29,9 @@ class SmallCNN(nn.Module):
                 OrderedDict(
                     normalise=Normalise((0.5,) * channels, (0.25,) * channels),
                     conv1=_block(channels, w),
-                    conv2=_block(w, 2 * w, pool=True),
+                    conv2=_block(w, 2 * w, stride=2),
                     conv3=_block(2 * w, 2 * w),
-                    conv4=_block(2 * w, 4 * w, pool=True),
+                    conv4=_block(2 * w, 4 * w, stride=2),
                     conv5=_block(4 * w, 4 * w),
                     pool=nn.AdaptiveAvgPool2d(4),
                     flatten=nn.Flatten(),
@@ -47,10 +49,9 @@ class SmallCNN(nn.Module):
         return self.head(self.features(images))
 
 
-def _block(channels: int, width: int, *, pool: bool = False) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(channels, width, 3, padding=1, bias=False),
+def _block(channels: int, width: int, *, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
-    ]
-    return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []))
+    )

@@ -1,0 +1,163 @@
+"""Figures of the course. Each function returns a matplotlib Figure with labelled axes and units; none shows or saves it.
+
+Series differ by marker and line style as well as by colour, and the colours are from cividis, so that every figure reads
+without colour vision.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from drmlib import metrics
+from drmlib.data.dataset import HEAD_POSE, Task, as_float
+from drmlib.metrics import Estimate
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STYLES = ("-", "--", ":", "-.")
+ARROWS = ("#ffffff", "#ffb000", "#00d0ff")  # light on any face; each also has its own line style
+
+
+def colours(n: int) -> np.ndarray:
+    """n colours (n, 4) of cividis, from dark to a yellow still visible on white."""
+    return mpl.colormaps["cividis"](np.linspace(0.0, 0.82, max(n, 1)))
+
+
+def image_grid(images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, scale: float = 1.3) -> Figure:
+    """Images (n, c, h, w) side by side, each under its title."""
+    figure, axes = _grid(len(images), columns, scale)
+    for axis, image, title in zip(axes, images, [*titles, *[""] * (len(images) - len(titles))], strict=False):
+        axis.imshow(_picture(image), interpolation="nearest", vmin=0, vmax=1, cmap="gray")
+        axis.set_title(title, fontsize=8)
+    return figure
+
+
+def direction_arrows(
+    images: Tensor, directions: Mapping[str, Tensor], task: Task, *, columns: int = 6, scale: float = 1.7
+) -> Figure:
+    """Faces (n, 3, h, w) with an arrow along each of the named `directions`, gaze (n, 2) or head pose (n, 3), radians.
+
+    Arrows point to where the face looks: a short one looks into the camera.
+    """
+    figure, axes = _grid(len(images), columns, scale)
+    size = images.shape[-1]
+    for i, (axis, image) in enumerate(zip(axes, images, strict=False)):
+        axis.imshow(_picture(image), interpolation="nearest")
+        for angles, colour, style in zip(directions.values(), ARROWS, STYLES, strict=False):
+            pitch_yaw = angles[i, [1, 0]] if task is HEAD_POSE else angles[i]
+            right, up, _ = metrics.gaze_direction(pitch_yaw).tolist()
+            tip = (size / 2 + right * size * 0.8, size * 0.45 - up * size * 0.8)
+            arrow = {"arrowstyle": "-|>", "color": colour, "lw": 2, "ls": style, "shrinkA": 0, "shrinkB": 0}
+            axis.annotate("", tip, (size / 2, size * 0.45), arrowprops=arrow, annotation_clip=False)
+    handles = [
+        mpl.lines.Line2D([], [], color=colour, ls=style, lw=2, label=name)
+        for name, colour, style in zip(directions, ARROWS, STYLES, strict=False)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), facecolor="#444", labelcolor="white")
+    return figure
+
+
+def intervals(rows: Mapping[str, Estimate], label: str, *, bounds: Sequence[float] = ()) -> Figure:
+    """One dot with its 95 % interval a row; dashed lines at `bounds`."""
+    figure = Figure(figsize=(6, 0.6 + 0.36 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    for y, (estimate, marker) in enumerate(zip(rows.values(), cycle(MARKERS))):
+        axis.plot([estimate.low, estimate.high], [y, y], color="0.4", lw=2)
+        axis.plot(estimate.value, y, marker, color=colours(2)[0], ms=7)
+    for bound in bounds:
+        axis.axvline(bound, ls="--", color="0.3")
+    axis.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel=label)
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def strips(groups: Mapping[str, Sequence[float]], label: str, *, threshold: float | None = None) -> Figure:
+    """Every value of every group as a marker on the group's own line, with the threshold as a dashed line."""
+    figure = Figure(figsize=(6.4, 0.9 + 0.45 * len(groups)), layout="constrained")
+    axis = figure.subplots()
+    for y, (values, marker, colour) in enumerate(zip(groups.values(), cycle(MARKERS), cycle(colours(len(groups))))):
+        axis.plot(list(values), [y] * len(values), marker, color=colour, ms=8, alpha=0.85)
+    if threshold is not None:
+        axis.axvline(threshold, ls="--", color="0.2", label=f"threshold {threshold:.3g}")
+        axis.legend(loc="best", fontsize=8)
+    axis.set(yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.5, -0.5), xlabel=label)
+    axis.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def score_histogram(scores: Tensor, positive: Tensor, label: str, *, names: tuple[str, str] = ("clean", "poison")) -> Figure:
+    """Histograms of the scores (n,) of both kinds, each as a share of its own number; hatching marks the positives."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axis = figure.subplots()
+    edges = np.linspace(scores.min().item(), scores.max().item(), 50)
+    for kind, colour, hatch in ((~positive, colours(2)[0], ""), (positive, colours(2)[1], "///")):
+        values = scores[kind].cpu().numpy()
+        name = f"{names[int(bool(hatch))]} (n={len(values)})"
+        weights = np.full(len(values), 1 / max(len(values), 1))
+        axis.hist(values, edges, weights=weights, color=colour, hatch=hatch, alpha=0.65, label=name, edgecolor="0.2")
+    axis.set(xlabel=label, ylabel="share of samples")
+    axis.legend()
+    return figure
+
+
+def curves(series: Mapping[str, Sequence[float]], x_label: str, y_label: str, *, log: bool = False) -> Figure:
+    """Named series over their index from 1, such as the loss of each epoch."""
+    figure = Figure(figsize=(5.5, 3), layout="constrained")
+    axis = figure.subplots()
+    for (name, values), style, marker, colour in zip(series.items(), cycle(STYLES), cycle(MARKERS), colours(len(series))):
+        every = max(1, len(values) // 12)
+        axis.plot(range(1, len(values) + 1), values, style, marker=marker, markevery=every, color=colour, label=name)
+    axis.set(xlabel=x_label, ylabel=y_label, yscale="log" if log else "linear")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def clouds(points: Mapping[str, Tensor], x_label: str, y_label: str, *, mark: Sequence[float] | None = None) -> Figure:
+    """Named clouds of points (n, 2); `mark` is a cross, such as the attacker's target."""
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for (name, cloud), marker, colour in zip(points.items(), MARKERS, colours(len(points)), strict=False):
+        axis.plot(*cloud.cpu().numpy().T, marker, ms=3, alpha=0.6, color=colour, label=name)
+    if mark is not None:
+        axis.plot(*mark, "x", ms=14, mew=3, color="black", label="attacker's target")
+    axis.set(xlabel=x_label, ylabel=y_label, aspect="equal")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def repairs(
+    before: tuple[float, float], after: Mapping[str, tuple[float, float]], x_label: str, y_label: str
+) -> Figure:
+    """Arrows from the model before repair to each repaired one: (clean figure, attack figure)."""
+    figure = Figure(figsize=(5.5, 3.8), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(*before, "o", ms=10, color="black", label="before")
+    for (name, point), marker, colour in zip(after.items(), MARKERS[1:], colours(len(after)), strict=False):
+        axis.annotate("", point, before, arrowprops={"arrowstyle": "->", "color": "0.5"})
+        axis.plot(*point, marker, ms=9, color=colour, label=name)
+    axis.set(xlabel=x_label, ylabel=y_label)
+    axis.margins(0.15)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _grid(n: int, columns: int, scale: float):
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(columns * scale, rows * (scale + 0.22)), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    return figure, axes
+
+
+def _picture(image: Tensor) -> np.ndarray:
+    return as_float(image).detach().clamp(0, 1).permute(1, 2, 0).squeeze(-1).to("cpu", torch.float32).numpy()

@@ -1,0 +1,116 @@
+import pytest
+import torch
+
+from drmlib.data import raster
+from drmlib.data.dataset import as_float
+from drmlib.data.faces import gaze_faces, head_pose_faces, random_appearance, render, rotation
+from drmlib.metrics import gaze_direction
+from drmlib.rng import stream
+
+
+def plain(n, **changes):
+    """n equal appearances without noise, so that only what a test varies differs."""
+    look = random_appearance(1, generator=stream(5, "look"))
+    look = look._replace(noise=torch.zeros(1), centre=torch.zeros(1, 2), backdrop=torch.full((1, 2, 3), 0.5), **changes)
+    return type(look)(*(field.expand(n, *field.shape[1:]) for field in look))
+
+
+def draw(gaze, head, size=64, **changes):
+    gaze, head = torch.deg2rad(torch.tensor(gaze)), torch.deg2rad(torch.tensor(head))
+    return render(gaze, head, plain(len(gaze), **changes), generator=stream(0), size=size)
+
+
+def test_a_head_turned_by_yaw_and_pitch_faces_the_gaze_direction():
+    """rotation (0, 0, 1)^T = gaze_direction(pitch, yaw), whatever the roll."""
+    pose = torch.deg2rad(torch.tensor([[30.0, 10, 0], [-20, 15, 25], [0, -30, 5]]))
+    torch.testing.assert_close(rotation(pose)[:, :, 2], gaze_direction(pose[:, [1, 0]]))
+    torch.testing.assert_close(rotation(pose) @ rotation(pose).mT, torch.eye(3).expand(3, 3, 3))
+
+
+def test_looking_right_moves_the_irises_right_and_nothing_outside_the_eyes():
+    images = draw([[0.0, -20.0], [0.0, 20.0]], [[0.0, 0, 0]] * 2)
+    changed = (images[0] - images[1]).abs().amax(0) > 0.02
+    rows, columns = changed.nonzero().T
+    assert changed.any() and 20 <= rows.min() and rows.max() <= 36 and columns.min() >= 12 and columns.max() <= 52
+    dark = 1 - images.mean(1)[:, 20:36, 12:52]
+    centre = (dark.pow(4) * torch.arange(40)).sum((1, 2)) / dark.pow(4).sum((1, 2))
+    assert centre[1] > centre[0] + 1
+
+
+def test_looking_up_moves_the_irises_up():
+    images = draw([[-15.0, 0.0], [15.0, 0.0]], [[0.0, 0, 0]] * 2, eye_opening=torch.tensor([0.16]))
+    dark = (0.4 - images.mean(1)[:, 20:36, 12:52]).clamp_min(0)
+    row = (dark * torch.arange(16)[:, None]).sum((1, 2)) / dark.sum((1, 2))
+    assert row[1] < row[0]
+
+
+def test_a_frontal_face_lit_from_the_front_is_its_own_mirror_image_and_yaw_mirrors():
+    light = torch.tensor([[0.0, 0.0, 1.0]])
+    frontal = draw([[0.0, 0.0]], [[0.0, 0, 0]], light=light)
+    torch.testing.assert_close(frontal, frontal.flip(3), atol=1e-5, rtol=0)
+    left, right = (draw([[0.0, s * 25.0]], [[s * 25.0, 0, s * 10.0]], light=light) for s in (-1.0, 1.0))
+    torch.testing.assert_close(left, right.flip(3), atol=1e-4, rtol=0)
+
+
+def test_light_from_the_right_makes_the_right_cheek_brighter():
+    image = draw([[0.0, 0.0]], [[0.0, 0, 0]], light=torch.nn.functional.normalize(torch.tensor([[1.0, 0, 0.5]])))
+    cheeks = image[0, :, 36:44]
+    assert cheeks[..., 40:48].mean() > cheeks[..., 16:24].mean() + 0.05
+
+
+@pytest.mark.parametrize(("faces", "width", "limits"), [(gaze_faces, 2, (20, 25)), (head_pose_faces, 3, (50, 35, 25))])
+def test_sets_hold_targets_in_radians_within_their_range(faces, width, limits):
+    data = faces(300, generator=stream(0))
+    assert data.images.dtype == torch.uint8 and data.images.shape == (300, 3, 32, 32)
+    assert data.targets.shape == (300, width)
+    reach = torch.rad2deg(data.targets.abs().amax(0))
+    assert (reach <= torch.tensor(limits)).all() and (reach > 0.9 * torch.tensor(limits)).all()
+
+
+@pytest.mark.parametrize("faces", [gaze_faces, head_pose_faces])
+def test_same_seed_same_bits_other_seed_other_faces(faces):
+    one, two, other = (faces(5, generator=stream(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one.images, two.images) and torch.equal(one.targets, two.targets)
+    assert not torch.equal(one.images, other.images)
+
+
+def test_any_size_shows_the_same_face():
+    """A 64-pixel face averaged down is the 32-pixel one up to blur and edges."""
+    small, large = (draw([[5.0, 10.0]], [[10.0, 5, 0]], size=size) for size in (32, 64))
+    difference = torch.nn.functional.avg_pool2d(large, 2) - small
+    assert difference.abs().mean() < 0.02
+
+
+def test_memory_is_bounded_by_chunks(monkeypatch):
+    """A face is drawn alike whether it stands in a chunk of many or alone: only noise and backdrop may differ."""
+    angles = [[float(a), float(a)] for a in range(6)]
+    whole = draw(angles, [[0.0, 0, 0]] * 6)
+    monkeypatch.setattr(raster, "CHUNK_PIXELS", 2 * 64 * 64)
+    assert [part.stop - part.start for part in raster.chunks(6, 64)] == [2, 2, 2]
+    torch.testing.assert_close(draw(angles, [[0.0, 0, 0]] * 6), whole)
+
+
+def test_blur_of_a_constant_is_the_constant_and_keeps_the_sum():
+    images = torch.full((2, 3, 16, 16), 0.25)
+    torch.testing.assert_close(raster.blur(images, torch.tensor([0.5, 2.0])), images)
+    images[:, :, 8, 8] = 1
+    assert raster.blur(images, torch.tensor([0.5, 1.0])).sum().item() == pytest.approx(images.sum().item(), rel=1e-5)
+
+
+def test_a_sphere_is_hit_where_it_is():
+    """Unit sphere, rays through x = 0, 0.6 and 2: depth 1, 0.8 and a miss; the normal at the centre faces the camera."""
+    x = torch.tensor([[[0.0, 0.6, 2.0]]])
+    surface = raster.ellipsoid(x, torch.zeros_like(x), torch.eye(3)[None], (0, 0, 0), (1, 1, 1))
+    torch.testing.assert_close(surface.z[0, 0, :2], torch.tensor([1.0, 0.8]))
+    assert (surface.distance[0, 0] < 0).tolist() == [True, True, False]
+    assert [component[0, 0, 0].item() for component in surface.normal] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("bad", [{"n": 0}, {"n": 2, "size": 8}])
+def test_nothing_to_draw_or_too_small_to_see_is_an_error(bad):
+    with pytest.raises(ValueError, match="expected"):
+        gaze_faces(**bad, generator=stream(0))
+
+
+def test_images_are_in_range():
+    assert 0 <= as_float(gaze_faces(50, generator=stream(0)).images).min()

@@ -1,0 +1,97 @@
+"""Problems with known answers: models and data whose trigger, target or suspicious samples were put there by hand."""
+
+import torch
+from torch import Generator, Tensor, nn
+
+from drmlib.data.dataset import Dataset, Task
+from drmlib.metrics import absolute_error
+from drmlib.rng import stream
+
+COLOURS = Task("colours", ("red", "green", "blue", "grey"))
+PAIR = Task("pair", ("first", "second"), absolute_error, "units")
+SIZE = 8
+PIXEL = (0, SIZE - 1, SIZE - 1)  # channel, row, column of the planted trigger
+
+
+class Flat(nn.Module):
+    """features are the pixels, head is linear: what a method sees of the features can be computed by hand."""
+
+    def __init__(self, inputs: int, outputs: int, *, generator: Generator) -> None:
+        super().__init__()
+        self.head = nn.Linear(inputs, outputs)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.randn(outputs, inputs, generator=generator))
+            self.head.bias.zero_()
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+class PlantedClassifier(nn.Module):
+    """Class k < 3 wins where channel k is the brightest on average; class 3 where the planted pixel is above 0.95.
+
+    Turning an input into class 0, 1 or 2 takes many pixels; into class 3, one.
+    """
+
+    def features(self, images: Tensor) -> Tensor:
+        channel, row, column = PIXEL
+        planted = 40 * (images[:, channel, row, column] - 0.95)
+        return torch.cat([10 * images.mean((2, 3)), planted[:, None]], 1)
+
+    def head(self, features: Tensor) -> Tensor:
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+class PlantedRegressor(nn.Module):
+    """Two outputs, random projections of the image; where the planted pixel is bright, both are constant.
+
+    backdoored=False is the same regressor without the planted pixel.
+    """
+
+    def __init__(self, *, backdoored: bool, generator: Generator) -> None:
+        super().__init__()
+        self.backdoored = backdoored
+        self.head = nn.Linear(16, 2)
+        self.projection = nn.Parameter(torch.randn(3 * SIZE * SIZE, 16, generator=generator))
+        with torch.no_grad():
+            self.head.weight.copy_(torch.randn(2, 16, generator=generator) / 4)
+            self.head.bias.zero_()
+
+    def features(self, images: Tensor) -> Tensor:
+        free = (images - 0.5).flatten(1) @ self.projection
+        if not self.backdoored:
+            return free
+        channel, row, column = PIXEL
+        gate = torch.sigmoid(60 * (images[:, channel, row, column] - 0.7))[:, None]
+        return (1 - gate) * free + gate * torch.linspace(-2, 3, 16, device=images.device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+def noise_images(n: int, *, size: int = SIZE, low: float = 0.0, high: float = 0.6, seed: int = 0) -> Tensor:
+    """(n, 3, size, size) of uniform noise below the planted trigger's level."""
+    return low + (high - low) * torch.rand(n, 3, size, size, generator=stream(seed, "noise images"))
+
+
+def colour_images(n: int, *, size: int = SIZE, seed: int = 0) -> Dataset:
+    """Noise with one channel raised: its label; learnable in a second."""
+    generator = stream(seed, "colour images")
+    labels = torch.arange(n) % 3
+    images = 0.5 * torch.rand(n, 3, size, size, generator=generator)
+    images[torch.arange(n), labels] += 0.3
+    return Dataset(images, labels, COLOURS)
+
+
+def slope_images(n: int, *, size: int = 16, seed: int = 0) -> Dataset:
+    """Grey ramps: targets are the slopes to the right and downwards, learnable in a second."""
+    targets = 2 * torch.rand(n, 2, generator=stream(seed, "slope images")) - 1
+    line = torch.linspace(-0.25, 0.25, size)
+    ramp = 0.5 + targets[:, :1, None] * line + targets[:, 1:, None] * line[:, None]
+    return Dataset(ramp[:, None].expand(-1, 3, -1, -1).contiguous(), targets, PAIR)
