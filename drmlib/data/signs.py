@@ -60,7 +60,7 @@ def random_scenes(n: int, *, generator: Generator) -> SignScene:
 
     return SignScene(
         centre=uniform(-0.15, 0.15, 2),
-        scale=uniform(0.5, 0.85),
+        scale=uniform(0.55, 0.88),
         roll=uniform(-0.21, 0.21),  # 12 degrees
         tilt=uniform(-0.6, 0.6, 2),
         gain=uniform(0.55, 1.25),
@@ -71,8 +71,8 @@ def random_scenes(n: int, *, generator: Generator) -> SignScene:
         background=_muted(uniform(0.05, 0.95, 3)),
         rectangles=_random_rectangles(uniform),
         rectangle_colours=_muted(uniform(0, 1, RECTANGLES, 3)),
-        blur=uniform(0, 0.14),
-        noise=uniform(0, 0.07),
+        blur=uniform(0, 0.12),
+        noise=uniform(0, 0.065),
         noise_seed=torch.randint(2**32, (n,), generator=generator, device=generator.device),
     )
 
