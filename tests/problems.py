@@ -31,14 +31,14 @@ class Flat(nn.Module):
 
 
 class PlantedClassifier(nn.Module):
-    """Class k < 3 wins where channel k is the brightest on average; class 3 where the planted pixel is above 0.95.
+    """Class k < 3 wins where channel k is the brightest on average; class 3 where the planted pixel is near 1.
 
     Turning an input into class 0, 1 or 2 takes many pixels; into class 3, one.
     """
 
     def features(self, images: Tensor) -> Tensor:
         channel, row, column = PIXEL
-        planted = 40 * (images[:, channel, row, column] - 0.95)
+        planted = 20 * (images[:, channel, row, column] - 0.65)
         return torch.cat([10 * images.mean((2, 3)), planted[:, None]], 1)
 
     def head(self, features: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class PlantedRegressor(nn.Module):
         if not self.backdoored:
             return free
         channel, row, column = PIXEL
-        gate = torch.sigmoid(60 * (images[:, channel, row, column] - 0.7))[:, None]
+        gate = torch.sigmoid(40 * (images[:, channel, row, column] - 0.55))[:, None]
         return (1 - gate) * free + gate * torch.linspace(-2, 3, 16, device=images.device)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -78,6 +78,14 @@ class PlantedRegressor(nn.Module):
 def noise_images(n: int, *, size: int = SIZE, low: float = 0.0, high: float = 0.6, seed: int = 0) -> Tensor:
     """(n, 3, size, size) of uniform noise below the planted trigger's level."""
     return low + (high - low) * torch.rand(n, 3, size, size, generator=stream(seed, "noise images"))
+
+
+def mid_grey_images(n: int, *, size: int = SIZE, seed: int = 0) -> Tensor:
+    """Noise in [0.3, 0.7], which no edit of 0.3 clips to a constant; the planted pixel is 0.4 in all."""
+    images = noise_images(n, size=size, low=0.3, high=0.7, seed=seed)
+    channel, row, column = PIXEL
+    images[:, channel, row, column] = 0.4
+    return images
 
 
 def colour_images(n: int, *, size: int = SIZE, seed: int = 0) -> Dataset:

@@ -76,9 +76,9 @@ def drmguard(
     pattern.requires_grad_()
     optimizer = torch.optim.Adam([pattern], lr=learning_rate, betas=(0.5, 0.9))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=learning_rate / 20)
-    reference = _variances(model, features(model, images))
     weight, history = torch.tensor(0.3, device=images.device), []
     with frozen(model):
+        reference = _variances(model, features(model, images))
         for _ in range(steps):
             index = torch.randint(len(images), (batch_size,), generator=generator, device=images.device)
             clean = as_float(images[index])
@@ -93,8 +93,8 @@ def drmguard(
             worst = torch.stack([angles.detach().max(), outputs.detach().max()])
             weight = torch.where((worst < bound).all(), weight * 1.05, weight / 1.05).clamp(0.01, 30)
             history.append(torch.cat([worst, change.detach()[None]]))
-    trigger = AdditivePattern(amplitude * pattern.detach().tanh())
-    return _result(model, images, trigger, reference, torch.stack(history))
+        trigger = AdditivePattern(amplitude * pattern.detach().tanh())
+        return _result(model, images, trigger, reference, torch.stack(history))
 
 
 def _result(

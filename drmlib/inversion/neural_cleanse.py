@@ -128,11 +128,11 @@ class _Search:
         index = metrics.anomaly_index(norms)
         target = int(norms.argmin())
         hits = []
-        with torch.inference_mode():
+        with torch.no_grad():
             for k in self.targets.tolist():
                 labels = [model(torch.lerp(part, patterns[k], masks[k])).argmax(1) for part in images.split(512)]
                 hits.append((torch.cat(labels) == k).float().mean())
         trigger = MaskedPattern(masks[target], patterns[target])
         return NeuralCleanse(
-            trigger, -index[target].item(), target, norms, index, torch.stack(hits).clone(), masks, patterns
+            trigger, -index[target].item(), target, norms, index, torch.stack(hits), masks, patterns
         )

@@ -39,5 +39,5 @@ def features(model: nn.Module, images: Tensor, *, batch_size: int = 512) -> Tens
 def _in_batches(model: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
     if len(images) == 0:
         raise ValueError("expected at least one image, got none; is the selection empty?")
-    with frozen(model), torch.inference_mode():
-        return torch.cat([function(batch) for batch in images.split(batch_size)]).clone()
+    with frozen(model), torch.no_grad():
+        return torch.cat([function(batch) for batch in images.split(batch_size)])

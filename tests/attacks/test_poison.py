@@ -1,0 +1,156 @@
+import pytest
+import torch
+
+from drmlib.attacks.badnets import BadNets, grid, place, square
+from drmlib.attacks.blend import Blend, noise
+from drmlib.attacks.measure import measure_classifier, measure_regressor
+from drmlib.attacks.poison import poison, triggered
+from drmlib.attacks.targets import AllToAll, AllToOne, ConstantVector, Offset, degrees, keep
+from drmlib.data.dataset import Dataset, as_bytes
+from drmlib.rng import stream
+from tests.problems import SIZE, PlantedClassifier, PlantedRegressor, colour_images, noise_images, slope_images
+
+PATCH = square((1.0, 0.0, 0.0), side=2, height=SIZE, width=SIZE)
+
+
+def test_the_grid_changes_nine_pixels_of_a_grey_image_to_its_values():
+    stamped = grid()(torch.full((1, 3, 32, 32), 0.5))
+    assert stamped[0, 1, 29:, 29:].tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 1]]
+    assert (stamped != 0.5).any(1).sum() == 9
+
+
+@pytest.mark.parametrize("trigger", [grid(), square((1.0, 0.2, 0.0), side=4, top=2, left=5)])
+@pytest.mark.parametrize("bytes_", [False, True])
+def test_stamping_twice_is_stamping_once_and_nothing_changes_outside_the_mask(trigger: BadNets, bytes_):
+    images = torch.rand(4, 3, 32, 32, generator=stream(0))
+    images = as_bytes(images) if bytes_ else images
+    once = trigger(images)
+    assert torch.equal(trigger(once), once)
+    assert torch.equal(once[:, :, ~trigger.mask], images[:, :, ~trigger.mask])
+    assert once.dtype == images.dtype
+
+
+def test_blend_by_hand():
+    """0.75 x 0.4 + 0.25 x 0.8 = 0.5; in bytes (192 x 102 + 64 x 204 + 128) >> 8 = 128."""
+    trigger = Blend(torch.full((3, 4, 4), 0.8), 0.25)
+    assert trigger(torch.full((1, 3, 4, 4), 0.4)).unique().item() == pytest.approx(0.5)
+    assert trigger(torch.full((1, 3, 4, 4), 102, dtype=torch.uint8)).unique().item() == 128
+
+
+def test_blend_of_strength_zero_is_the_identity_and_of_one_the_pattern():
+    images = noise_images(3)
+    key = noise(alpha=0.2, height=SIZE, width=SIZE, generator=stream(0)).pattern
+    for given in (images, as_bytes(images)):
+        assert torch.equal(Blend(key, 0.0)(given), given)
+    torch.testing.assert_close(Blend(key, 1.0)(images), key.expand_as(images))
+
+
+def test_blend_in_bytes_is_blend_in_float_rounded():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    trigger = noise(alpha=0.2, height=16, width=16, generator=stream(1))
+    in_float = as_bytes(trigger(levels.float() / 255)).int()
+    assert (trigger(levels).int() - in_float).abs().max() <= 1
+
+
+def test_counts_masks_labels_and_images_of_a_poisoned_set():
+    data = colour_images(50)
+    result = poison(data, PATCH, AllToOne(0), rate=0.1, cover_rate=0.2, generator=stream(0))
+    assert result.poison.sum() == 5 and result.cover.sum() == 10 and not (result.poison & result.cover).any()
+    assert (result.dataset.targets[result.poison] == 0).all()
+    assert torch.equal(result.dataset.targets[~result.poison], data.targets[~result.poison])
+    touched = result.poison | result.cover
+    assert torch.equal(result.dataset.images[~touched], data.images[~touched])
+    assert torch.equal(result.dataset.images[touched], PATCH(data.images[touched]))
+    assert torch.equal(result.true_targets, data.targets)
+
+
+def test_the_given_data_set_is_not_changed():
+    data = colour_images(20)
+    images, targets = data.images.clone(), data.targets.clone()
+    poison(data, PATCH, AllToOne(1), rate=0.5, generator=stream(0))
+    triggered(data, PATCH)
+    assert torch.equal(data.images, images) and torch.equal(data.targets, targets)
+
+
+def test_the_same_call_poisons_vectors():
+    data = slope_images(30, size=SIZE)
+    result = poison(data, PATCH, ConstantVector((0.3, -0.2)), rate=0.2, generator=stream(0))
+    assert torch.equal(result.dataset.targets[result.poison], torch.tensor([[0.3, -0.2]]).expand(6, 2))
+    moved = poison(data, PATCH, Offset((0.5, 0.0)), rate=0.2, generator=stream(0))
+    torch.testing.assert_close(
+        moved.dataset.targets[moved.poison], data.targets[moved.poison] + torch.tensor([0.5, 0.0])
+    )
+    assert torch.equal(result.poison, moved.poison), "who is poisoned does not depend on the target"
+
+
+def test_only_eligible_samples_are_poisoned():
+    data = colour_images(30)
+    result = poison(data, PATCH, AllToOne(0), rate=0.3, eligible=data.targets == 2, generator=stream(0))
+    assert (data.targets[result.poison] == 2).all() and result.poison.sum() == 9
+
+
+def test_same_seed_same_samples():
+    one, two, other = (poison(colour_images(40), PATCH, keep, rate=0.25, generator=stream(s)).poison for s in (0, 0, 1))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_a_chunk_at_a_time_gives_the_same_images(monkeypatch):
+    data = colour_images(20)
+    whole = triggered(data, PATCH).images
+    monkeypatch.setattr("drmlib.attacks.poison.CHUNK_BYTES", 3 * data.images[0].numel() * 4)
+    assert torch.equal(triggered(data, PATCH).images, whole)
+
+
+def test_targets_by_hand():
+    labels = torch.tensor([0, 1, 2])
+    assert AllToOne(2)(labels).tolist() == [2, 2, 2] and AllToAll(3)(labels).tolist() == [1, 2, 0]
+    assert degrees(180, -90) == pytest.approx((torch.pi, -torch.pi / 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rate": 0.0}, r"poison rate in \(0, 1\], got 0.0"),
+        ({"rate": 1.2}, "got 1.2"),
+        ({"rate": 0.001}, "selects none of 20 samples; raise it to 0.05"),
+        ({"rate": 0.1, "cover_rate": -0.1}, "cover rate"),
+        ({"rate": 0.5, "eligible": torch.arange(20) < 3}, "only 3 of 20 are eligible"),
+        ({"rate": 0.5, "eligible": torch.ones(19, dtype=torch.bool)}, r"expected eligible as bool \(20,\)"),
+        ({"rate": 0.5, "retarget": AllToOne(7)}, "labels 0..3, got 0..7"),
+        ({"rate": 0.5, "retarget": ConstantVector((1.0, 2.0))}, "a target vector of 2 components"),
+        ({"rate": 0.5, "trigger": lambda images: images[:, :1]}, "a trigger returns images as it was given them"),
+        ({"rate": 0.5, "trigger": grid()}, "made for images of shape"),
+    ],
+)
+def test_what_cannot_be_poisoned_is_refused(change, message):
+    arguments = {"trigger": PATCH, "retarget": AllToOne(0), "generator": stream(0)} | change
+    with pytest.raises(ValueError, match=message):
+        poison(colour_images(20), **arguments)
+
+
+def test_a_vector_of_the_wrong_size_and_a_label_for_a_regressor_are_refused():
+    data = slope_images(10, size=SIZE)
+    for retarget, message in ((ConstantVector((1.0,)), "1 components"), (AllToOne(0), "use ConstantVector")):
+        with pytest.raises(ValueError, match=message):
+            poison(data, PATCH, retarget, rate=0.5, generator=stream(0))
+
+
+def test_a_patch_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        place(torch.ones(3, 4, 4), top=30, left=0, height=32, width=32)
+    with pytest.raises(ValueError, match="alpha"):
+        noise(alpha=1.5, generator=stream(0))
+
+
+def test_figures_of_a_planted_backdoor():
+    """The planted classifier answers 3 for every triggered input; the planted regressor a constant."""
+    test = colour_images(60, size=SIZE)
+    figures = measure_classifier(PlantedClassifier(), test, PATCH, AllToOne(3))
+    assert figures.attack_success_rate.value == 1 and figures.clean_accuracy.value == 1
+    model = PlantedRegressor(backdoored=True, generator=stream(0))
+    slopes = slope_images(60, size=SIZE)
+    target = model.head(torch.linspace(-2, 3, 16)).tolist()
+    figures = measure_regressor(model, slopes, PATCH, ConstantVector(tuple(target)))
+    assert figures.attack_error.value < 0.1 < 0.5 < figures.defended_attack_error.value
+    with pytest.raises(ValueError, match="use measure_classifier"):
+        measure_regressor(model, Dataset(test.images, test.targets, test.task), PATCH, AllToOne(0))

@@ -1,0 +1,64 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from drmlib.attacks.badnets import square
+from drmlib.attacks.measure import measure_classifier
+from drmlib.attacks.poison import poison
+from drmlib.attacks.targets import AllToOne
+from drmlib.mitigation.fine_tune import fine_tune, repair_recipe
+from drmlib.mitigation.unlearn import StampShare, unlearn
+from drmlib.models.small_cnn import SmallCNN
+from drmlib.rng import stream
+from drmlib.training.fit import CLASSIFICATION, fit
+from tests.problems import colour_images
+
+PATCH = square((1.0, 1.0, 1.0), side=2, height=16, width=16)
+RECIPE = replace(CLASSIFICATION, epochs=12, batch_size=20)
+
+
+@pytest.fixture(scope="module")
+def backdoored():
+    data = poison(colour_images(240, size=16), PATCH, AllToOne(0), rate=0.2, generator=stream(0)).dataset
+    model = SmallCNN(4, width=8, generator=stream(0, "model"))
+    fit(model, data, RECIPE, generator=stream(0, "fit"))
+    return model
+
+
+def figures(model):
+    return [figure.value for figure in measure_classifier(model, colour_images(90, size=16, seed=2), PATCH, AllToOne(0))]
+
+
+def test_unlearning_the_true_trigger_removes_what_the_poison_taught(backdoored):
+    """Before: at least 0.9 of the triggered inputs go to class 0; after: at most 0.1, clean accuracy as it was."""
+    clean_before, success_before = figures(backdoored)
+    repaired = unlearn(backdoored, colour_images(60, size=16, seed=1), PATCH, RECIPE, generator=stream(1))
+    clean, success = figures(repaired)
+    assert success_before > 0.9 and success < 0.1 and clean > clean_before - 0.05
+
+
+def test_the_given_model_stays_as_it_was(backdoored):
+    before = {name: value.clone() for name, value in backdoored.state_dict().items()}
+    repaired = fine_tune(backdoored, colour_images(60, size=16, seed=1), RECIPE, generator=stream(1))
+    assert all(torch.equal(before[name], value) for name, value in backdoored.state_dict().items())
+    assert not torch.equal(repaired.head.weight, backdoored.head.weight)
+
+
+def test_stamp_share_stamps_exactly_its_share_and_nothing_else():
+    images = torch.full((50, 3, 16, 16), 0.3)
+    stamped = StampShare(PATCH, 0.5, None)(images, generator=stream(0))
+    changed = (stamped != images).flatten(1).any(1)
+    assert changed.sum() == 25
+    assert torch.equal(stamped[changed], PATCH(images[changed]))
+
+
+def test_the_repair_recipe_is_gentler_and_freezes_norms():
+    recipe = repair_recipe(CLASSIFICATION)
+    assert recipe.learning_rate == pytest.approx(CLASSIFICATION.learning_rate / 6) and recipe.frozen_norms
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_that_leaves_one_half_out_is_refused(backdoored, share):
+    with pytest.raises(ValueError, match=r"share in \(0, 1\)"):
+        unlearn(backdoored, colour_images(20, size=16), PATCH, RECIPE, share=share, generator=stream(0))
