@@ -6,13 +6,14 @@ Files are discovered: adding a method needs nothing here but, for a trigger, one
 import importlib
 import inspect
 
-import contracts
 import pytest
 import torch
+from torch import nn
 
 from drmlib import rng
 from drmlib.attacks import badnets, blend
 from drmlib.inversion import drmguard, neural_cleanse
+from tests import contracts
 
 FILES = contracts.files()
 SIDE = 32
@@ -261,42 +262,51 @@ def test_bytes_and_floats_agree(name):
 # Models: features and head, normalisation inside, weights from the generator
 
 
-MODELS = [
-    getattr(importlib.import_module(f"drmlib.models.{file.name}"), name)
-    for file in FILES
-    if file.folder == "models"
-    for name in contracts.classes_with(file, "features", ["self", "images"])
-]
+def _models():
+    """Classes and functions of drmlib.models that make a model from a generator, by name."""
+    for file in FILES:
+        module = importlib.import_module(f"drmlib.models.{file.name}") if file.folder == "models" else None
+        for name, value in vars(module).items() if module else ():
+            if getattr(value, "__module__", "") == f"drmlib.models.{file.name}" and not name.startswith("_"):
+                made = value if inspect.isclass(value) else inspect.signature(value).return_annotation
+                is_model = inspect.isclass(made) and issubclass(made, nn.Module)
+                if is_model and "generator" in inspect.signature(value).parameters:
+                    yield name, value
 
 
-WITH_OUTPUTS = [model_class for model_class in MODELS if "outputs" in inspect.signature(model_class).parameters]
+MODELS = dict(_models())
+WITH_OUTPUTS = [name for name, make in MODELS.items() if "outputs" in inspect.signature(make).parameters]
 
 
-def _make(model_class, seed):
-    return model_class(*([5] if model_class in WITH_OUTPUTS else []), generator=rng.stream(seed)).eval()
+def _make(name, seed):
+    return MODELS[name](*([5] if name in WITH_OUTPUTS else []), generator=rng.stream(seed)).eval()
 
 
-@pytest.mark.parametrize("model_class", MODELS, ids=lambda c: c.__name__)
-def test_a_model_draws_its_weights_from_its_generator(model_class):
+def test_models_are_discovered():
+    assert {"SmallCNN", "resnet18", "UNet"} <= set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_draws_its_weights_from_its_generator(name):
     state = torch.get_rng_state()
-    first, again, other = (_make(model_class, seed).state_dict() for seed in (0, 0, 1))
+    first, again, other = (_make(name, seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state), "the global stream was moved"
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-@pytest.mark.parametrize("model_class", MODELS, ids=lambda c: c.__name__)
-def test_a_model_takes_bytes_as_it_takes_floats(model_class):
-    model, images = _make(model_class, 0), _images(torch.uint8)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_takes_bytes_as_it_takes_floats(name):
+    model, images = _make(name, 0), _images(torch.uint8)
     before = images.clone()
     with torch.inference_mode():
         assert torch.equal(model(images), model(images.float() / 255))
     assert torch.equal(images, before), "the input was changed"
 
 
-@pytest.mark.parametrize("model_class", WITH_OUTPUTS, ids=lambda c: c.__name__)
-def test_a_model_is_its_head_on_its_features(model_class):
-    model, images = _make(model_class, 0), _images(torch.float32)
+@pytest.mark.parametrize("name", WITH_OUTPUTS)
+def test_a_model_is_its_head_on_its_features(name):
+    model, images = _make(name, 0), _images(torch.float32)
     with torch.inference_mode():
         assert model(images).shape == (len(images), 5)
         assert torch.equal(model.head(model.features(images)), model(images))
