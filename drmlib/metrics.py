@@ -106,7 +106,7 @@ def auroc(scores: Tensor, positive: Tensor) -> Estimate:
     n_pos, n_neg = int(positive.sum()), int((~positive).sum())
     if n_pos == 0 or n_neg == 0:
         raise ValueError(f"expected positives and negatives, got {n_pos} and {n_neg}; AUROC needs both")
-    area = float(roc_auc_score(positive.cpu().numpy(), scores.detach().cpu().numpy()))
+    area = float(roc_auc_score(positive.numpy(force=True), scores.numpy(force=True)))
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (area * (1 - area) + (n_pos - 1) * (q1 - area**2) + (n_neg - 1) * (q2 - area**2)) / (n_pos * n_neg)
     half = Z95 * math.sqrt(max(variance, 0.0))

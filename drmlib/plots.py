@@ -1,7 +1,7 @@
-"""Figures of the course. Each function returns a matplotlib Figure with labelled axes and units; none shows or saves it.
+"""Figures of the course. Each function returns a matplotlib Figure with labelled axes and units; none shows or saves.
 
-Series differ by marker and line style as well as by colour, and the colours are from cividis, so that every figure reads
-without colour vision.
+Series differ by marker and line style as well as by colour, and the colours are from cividis, so that every figure
+reads without colour vision.
 """
 
 from collections.abc import Mapping, Sequence
@@ -90,7 +90,9 @@ def strips(groups: Mapping[str, Sequence[float]], label: str, *, threshold: floa
     return figure
 
 
-def score_histogram(scores: Tensor, positive: Tensor, label: str, *, names: tuple[str, str] = ("clean", "poison")) -> Figure:
+def score_histogram(
+    scores: Tensor, positive: Tensor, label: str, *, names: tuple[str, str] = ("clean", "poison")
+) -> Figure:
     """Histograms of the scores (n,) of both kinds, each as a share of its own number; hatching marks the positives."""
     figure = Figure(figsize=(6, 3), layout="constrained")
     axis = figure.subplots()
@@ -99,7 +101,9 @@ def score_histogram(scores: Tensor, positive: Tensor, label: str, *, names: tupl
         values = scores[kind].cpu().numpy()
         name = f"{names[int(bool(hatch))]} (n={len(values)})"
         weights = np.full(len(values), 1 / max(len(values), 1))
-        axis.hist(values, edges, weights=weights, color=colour, hatch=hatch, alpha=0.65, label=name, edgecolor="0.2")
+        axis.hist(
+            values, edges.tolist(), weights=weights, color=colour, hatch=hatch, alpha=0.65, label=name, edgecolor="0.2"
+        )
     axis.set(xlabel=label, ylabel="share of samples")
     axis.legend()
     return figure
@@ -109,7 +113,8 @@ def curves(series: Mapping[str, Sequence[float]], x_label: str, y_label: str, *,
     """Named series over their index from 1, such as the loss of each epoch."""
     figure = Figure(figsize=(5.5, 3), layout="constrained")
     axis = figure.subplots()
-    for (name, values), style, marker, colour in zip(series.items(), cycle(STYLES), cycle(MARKERS), colours(len(series))):
+    looks = zip(cycle(STYLES), cycle(MARKERS), colours(len(series)))
+    for (name, values), (style, marker, colour) in zip(series.items(), looks, strict=False):
         every = max(1, len(values) // 12)
         axis.plot(range(1, len(values) + 1), values, style, marker=marker, markevery=every, color=colour, label=name)
     axis.set(xlabel=x_label, ylabel=y_label, yscale="log" if log else "linear")

@@ -69,7 +69,7 @@ def test_auroc_by_hand_ties_counted_half():
 
 
 def test_true_positive_rate_by_hand():
-    """Negatives 0..99: at most 5 % of them above the threshold leaves it at 94; of positives 90, 95, 200 two are above."""
+    """Negatives 0..99: at most 5 % of them above the threshold sets it to 94; of positives 90, 95, 200 two are over."""
     scores = torch.cat([torch.arange(100.0), torch.tensor([90.0, 95.0, 200.0])])
     positive = torch.arange(103) >= 100
     estimate = metrics.true_positive_rate(scores, positive, false_positive_rate=0.05)

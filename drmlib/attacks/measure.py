@@ -51,7 +51,8 @@ def measure_regressor(model: nn.Module, test: Dataset, trigger: Trigger, retarge
 
 
 def angle_variance_ratio(model: nn.Module, test: Dataset, trigger: Trigger) -> torch.Tensor:
-    """RAV (k,) of `trigger` on `model`, whose head is one linear layer: angle variance with the trigger over without."""
+    """RAV (k,) of `trigger` on `model`, whose head is one linear layer: angle variance with trigger over without."""
+    head: nn.Linear = model.head  # type: ignore[assignment]
     return metrics.angle_variance_ratio(
-        features(model, test.images), features(model, triggered(test, trigger).images), model.head.weight.detach()
+        features(model, test.images), features(model, triggered(test, trigger).images), head.weight.detach()
     )

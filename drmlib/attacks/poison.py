@@ -82,7 +82,9 @@ def _choose(
         raise ValueError(f"expected a cover rate in [0, 1), got {cover_rate}; it is a fraction of the whole set")
     n, n_cover = round(rate * len(dataset)), round(cover_rate * len(dataset))
     if n == 0:
-        raise ValueError(f"a poison rate of {rate} selects none of {len(dataset)} samples; raise it to {1 / len(dataset):.2g}")
+        raise ValueError(
+            f"a poison rate of {rate} selects none of {len(dataset)} samples; raise it to {1 / len(dataset):.2g}"
+        )
     if eligible is not None and (eligible.dtype != torch.bool or eligible.shape != (len(dataset),)):
         raise ValueError(f"expected eligible as bool ({len(dataset)},), got {eligible.dtype} {tuple(eligible.shape)}")
     pool = torch.arange(len(dataset), device=dataset.device) if eligible is None else eligible.nonzero().squeeze(1)

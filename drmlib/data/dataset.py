@@ -46,7 +46,9 @@ class Dataset:
         if len(self.images) != len(self.targets):
             raise ValueError(f"expected as many targets as images, got {len(self.targets)} and {len(self.images)}")
         if self.images.device != self.targets.device:
-            raise ValueError(f"images are on {self.images.device}, targets on {self.targets.device}; move one with .to()")
+            raise ValueError(
+                f"images are on {self.images.device}, targets on {self.targets.device}; move one with .to()"
+            )
         _check_images(self.images)
         _check_targets(self.targets, self.task)
 
@@ -117,6 +119,8 @@ def _check_targets(targets: Tensor, task: Task) -> None:
         if not targets.isfinite().all():
             raise ValueError(f"expected finite {task.name} targets, got nan or infinity")
     elif targets.dtype != torch.int64 or targets.ndim != 1:
-        raise ValueError(f"expected int64 labels of shape (n,), got {targets.dtype} {tuple(targets.shape)}; use .long()")
+        raise ValueError(
+            f"expected int64 labels of shape (n,), got {targets.dtype} {tuple(targets.shape)}; use .long()"
+        )
     elif len(targets) and not (0 <= targets.min() and targets.max() < k):
         raise ValueError(f"expected labels 0..{k - 1}, got {targets.min().item()}..{targets.max().item()}")

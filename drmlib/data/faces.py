@@ -1,4 +1,5 @@
-"""Rendered heads with eyes: the embedded data of the two regression tasks, gaze (pitch, yaw) and head pose (yaw, pitch, roll).
+"""Rendered heads with eyes: the embedded data of two regression tasks, gaze (pitch, yaw) and head pose (yaw, pitch,
+roll).
 
 One renderer serves both. The head, nose and ears are ellipsoids hit by one orthographic ray a pixel; hair, brows, mouth
 and eyes are painted in the head's own coordinates, so they turn with it; the irises turn with the gaze relative to the
@@ -85,7 +86,7 @@ def random_appearance(n: int, *, generator: Generator) -> Appearance:
 
 
 def gaze_faces(n: int, *, generator: Generator, size: int = 32) -> Dataset:
-    """Near-frontal heads (4 degrees of jitter) whose gaze is uniform within GAZE_RANGE; uint8 images (n, 3, size, size).
+    """Near-frontal heads (4 degrees of jitter), gaze uniform within GAZE_RANGE; uint8 images (n, 3, size, size).
 
     targets (n, 2) are (pitch, yaw) of the line of sight towards the camera's axes, in radians.
     """

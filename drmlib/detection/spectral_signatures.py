@@ -43,7 +43,7 @@ def target_groups(targets: Tensor, *, bins: int = 4) -> Tensor:
 
 
 def highest(scores: Tensor, groups: Tensor, *, oracle_poison_count: int) -> Tensor:
-    """Samples (n,) bool that the paper removes: the 1.5 x oracle_poison_count highest of every group, half of it at most."""
+    """Samples (n,) bool that the paper removes: of every group the 1.5 x oracle_poison_count highest, at most half."""
     flagged = torch.zeros_like(scores, dtype=torch.bool)
     for group in groups.unique():
         members = (groups == group).nonzero().squeeze(1)

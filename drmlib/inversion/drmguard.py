@@ -83,7 +83,8 @@ def drmguard(
             index = torch.randint(len(images), (batch_size,), generator=generator, device=images.device)
             clean = as_float(images[index])
             stamped = AdditivePattern(amplitude * pattern.tanh())(clean)
-            angles, outputs = (v / r for v, r in zip(_variances(model, model.features(stamped)), reference, strict=True))
+            current = _variances(model, model.features(stamped))  # type: ignore[operator]
+            angles, outputs = (v / r for v, r in zip(current, reference, strict=True))
             change = (stamped - clean).abs().mean()
             loss = _log_hinge(angles, tau) + _log_hinge(outputs, tau) + weight * change / 0.01
             optimizer.zero_grad(set_to_none=True)
@@ -115,8 +116,8 @@ def _result(
 
 def _variances(model: nn.Module, representation: Tensor) -> tuple[Tensor, Tensor]:
     """Variance over samples (k,) of the angle to each output weight, and of each output, from features (n, m)."""
-    angles = feature_angles(representation, model.head.weight)
-    return angles.var(0), model.head(representation).var(0)
+    head: nn.Linear = model.head  # type: ignore[assignment]
+    return feature_angles(representation, head.weight).var(0), head(representation).var(0)
 
 
 def _log_hinge(ratio: Tensor, tau: float) -> Tensor:

@@ -42,7 +42,7 @@ class NeuralCleanse(NamedTuple):
     score: float
     target: int
     norms: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of these fields
     success: Tensor
     masks: Tensor
     patterns: Tensor
@@ -65,8 +65,8 @@ def neural_cleanse(
     """Triggers of all `classes` from clean unlabelled `images` (n, c, h, w), and the anomaly index of the smallest.
 
     The cost is looked at every `patience` steps: times cost_factor where the mean success since the last look reached
-    success_threshold, divided by cost_factor^1.5 elsewhere. The smallest mask that was good enough is returned; a class that
-    never was returns its last one, with its success below the threshold.
+    success_threshold, divided by cost_factor^1.5 elsewhere. The smallest mask that was good enough is returned; a class
+    that never was returns its last one, with its success below the threshold.
     """
     rng.check_device(generator, images)
     if classes < 3:
@@ -133,6 +133,4 @@ class _Search:
                 labels = [model(torch.lerp(part, patterns[k], masks[k])).argmax(1) for part in images.split(512)]
                 hits.append((torch.cat(labels) == k).float().mean())
         trigger = MaskedPattern(masks[target], patterns[target])
-        return NeuralCleanse(
-            trigger, -index[target].item(), target, norms, index, torch.stack(hits), masks, patterns
-        )
+        return NeuralCleanse(trigger, -index[target].item(), target, norms, index, torch.stack(hits), masks, patterns)

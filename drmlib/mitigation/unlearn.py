@@ -1,4 +1,4 @@
-"""Unlearning with a recovered trigger: fine-tuning in which half of every batch carries the trigger and its TRUE target.
+"""Unlearning with a recovered trigger: fine-tuning with the trigger, and the TRUE target, on half of every batch.
 
 Wang et al. (2019, Neural Cleanse, section VI-C) do so for classifiers with 20 % of the samples; Du et al. (2024,
 DRMGuard) for regressors. Half and half is our choice: the paper's share is not published.
@@ -48,5 +48,6 @@ def unlearn(
     """
     if not 0 < share < 1:
         raise ValueError(f"expected a share in (0, 1), got {share}; 0 would be fine_tune")
-    recipe = replace(recipe, augment=StampShare(trigger, share, recipe.augment))
+    stamp = StampShare(trigger, share, recipe.augment)
+    recipe = replace(recipe, augment=stamp)  # type: ignore[arg-type]
     return fine_tune(model, dataset, recipe, generator=generator, progress=progress)

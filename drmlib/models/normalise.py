@@ -9,6 +9,9 @@ from drmlib.data.dataset import as_float
 class Normalise(nn.Module):
     """Maps images (n, c, h, w), float in [0, 1] or uint8, to (images - mean) / std, channel by channel."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         if len(mean) != len(std):

@@ -58,6 +58,4 @@ def _convolution(channels: int, width: int, *, relu: bool = True) -> nn.Sequenti
 
 
 def _pair(channels: int, width: int, *, last: bool = False) -> nn.Sequential:
-    return nn.Sequential(
-        _convolution(channels, width, relu=not last), _convolution(width, width, relu=not last)
-    )
+    return nn.Sequential(_convolution(channels, width, relu=not last), _convolution(width, width, relu=not last))

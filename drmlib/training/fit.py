@@ -51,8 +51,8 @@ class Recipe:
 
     loss: (outputs, targets) -> scalar; augment: (images, generator=) -> images or None; schedule: share of steps done
     -> share of `learning_rate`; autocast: a dtype for mixed precision (torch.bfloat16) or None. Weight decay applies
-    to matrices and kernels, not to biases and norms. frozen_norms: batch norm keeps its statistics, as fine-tuning on few
-    samples wants it.
+    to matrices and kernels, not to biases and norms. frozen_norms: batch norm keeps its statistics, as fine-tuning on
+    few samples wants it.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -84,7 +84,7 @@ def fit(
     (tqdm fits). Raises FloatingPointError as soon as an epoch's loss is not finite.
     """
     rng.check_device(generator, dataset.images, "the data set")
-    model.to(dataset.device, memory_format=torch.channels_last).train()
+    model.to(device=dataset.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if recipe.frozen_norms:
         _freeze_norms(model)
     steps = max(1, len(dataset) // recipe.batch_size)

@@ -98,7 +98,7 @@ def test_blur_of_a_constant_is_the_constant_and_keeps_the_sum():
 
 
 def test_a_sphere_is_hit_where_it_is():
-    """Unit sphere, rays through x = 0, 0.6 and 2: depth 1, 0.8 and a miss; the normal at the centre faces the camera."""
+    """Unit sphere, rays through x = 0, 0.6, 2: depth 1, 0.8 and a miss; the normal at the centre faces the camera."""
     x = torch.tensor([[[0.0, 0.6, 2.0]]])
     surface = raster.ellipsoid(x, torch.zeros_like(x), torch.eye(3)[None], (0, 0, 0), (1, 1, 1))
     torch.testing.assert_close(surface.z[0, 0, :2], torch.tensor([1.0, 0.8]))

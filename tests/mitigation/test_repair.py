@@ -27,7 +27,9 @@ def backdoored():
 
 
 def figures(model):
-    return [figure.value for figure in measure_classifier(model, colour_images(90, size=16, seed=2), PATCH, AllToOne(0))]
+    return [
+        figure.value for figure in measure_classifier(model, colour_images(90, size=16, seed=2), PATCH, AllToOne(0))
+    ]
 
 
 def test_unlearning_the_true_trigger_removes_what_the_poison_taught(backdoored):
