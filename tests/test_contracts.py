@@ -14,6 +14,7 @@ from drmlib import rng
 from drmlib.attacks import badnets, blend
 from drmlib.inversion import drmguard, neural_cleanse
 from tests import contracts
+from tests.test_layering import imported
 
 FILES = contracts.files()
 SIDE = 32
@@ -203,10 +204,15 @@ def test_every_rule_has_a_case():
     assert {rule.__name__ for rule in contracts.RULES} == shown
 
 
-def test_every_method_has_its_own_test_file():
-    tests = contracts.PACKAGE.parent / "tests"
-    expected = [f"{file.folder}/test_{file.name}.py" for file in FILES if file.is_method]
-    assert [name for name in expected if not (tests / name).is_file()] == []
+def test_every_method_is_tested_in_its_folder():
+    """Some file of tests/<folder> imports it: the mirror of drmlib holds no blind spot."""
+    untested = []
+    for file in [file for file in FILES if file.is_method]:
+        folder = contracts.PACKAGE.parent / "tests" / file.folder
+        names = [name for path in folder.glob("test_*.py") for name in imported(path.read_text(), "tests")]
+        if not any(f"{name}.".startswith(f"drmlib.{file.folder}.{file.name}.") for name in names):
+            untested.append(str(file))
+    assert untested == []
 
 
 # Triggers: images in, images of the same kind out

@@ -3,6 +3,7 @@
 Conda and Docker cannot run everywhere, so environment.yml is checked against pyproject, whose pip path runs for real.
 """
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import drmlib
+from tests.test_layering import imported
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -46,6 +48,19 @@ def _pins() -> dict[str, str]:
     matches = [re.fullmatch(r"([A-Za-z0-9_.-]+)==([0-9A-Za-z.]+)", line) for line in lines if not line.startswith("#")]
     assert all(matches), "constraints.txt holds name==version lines only: no hashes, markers or +cpu suffixes"
     return {canonicalize_name(m[1]): m[2] for m in matches}
+
+
+@pytest.mark.parametrize("folder, extras", [("drmlib", ()), ("tests", ("test",)), ("benchmarks", ("test",))])
+def test_what_is_imported_is_asked_for(folder, extras):
+    """Through another package's dependencies it might vanish with that package's next release."""
+    homes = importlib.metadata.packages_distributions()
+    declared, missing = _requirements(*extras), set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for name in {name.split(".")[0] for name in imported(path.read_text(), "x.y")}:
+            homes_here = {canonicalize_name(home) for home in homes.get(name, [])} - {"drmlib"}
+            if name not in sys.stdlib_module_names and homes_here and not homes_here & set(declared):
+                missing.add(name)
+    assert missing == set()
 
 
 def test_conda_asks_for_what_pip_asks_for():

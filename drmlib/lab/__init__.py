@@ -1,0 +1,1 @@
+"""Lab: everything that is about running notebooks and not about backdoors."""

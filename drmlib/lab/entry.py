@@ -105,4 +105,5 @@ def _digest(data: bytes) -> str:
 
 
 def warn(message: str) -> None:
+    """A warning that points at the line of the caller's caller."""
     warnings.warn(message, stacklevel=3)
