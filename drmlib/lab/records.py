@@ -22,10 +22,16 @@ class Found(NamedTuple):
 def collect(notebook: Any) -> Found:
     """Claims, shortfalls and key figures (caption, alt, png in base64) of an executed notebook, in reading order."""
     found = Found([], [], [])
-    for number, cell in enumerate(notebook.cells, 1):
+    for number, cell in numbered(notebook):
         for output in cell.get("outputs", []):
             _sort_in(output, number, found)
     return found
+
+
+def numbered(notebook: Any) -> list[tuple[int, Any]]:
+    """The cells with their numbers from 1 in the notebook as written: without those that papermill has added."""
+    added = {"injected-parameters", "papermill-error-cell-tag"}
+    return list(enumerate((cell for cell in notebook.cells if not added & set(cell.metadata.get("tags", []))), 1))
 
 
 def _sort_in(output: Any, cell: int, found: Found) -> None:

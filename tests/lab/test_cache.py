@@ -194,6 +194,7 @@ def count_and_fit(log, results):
     results.put(net[4].weight.tolist())
 
 
+@pytest.mark.slow
 def test_two_processes_train_once(folder, tmp_path):
     spawn = multiprocessing.get_context("spawn")
     results = spawn.Queue()
