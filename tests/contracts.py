@@ -266,7 +266,7 @@ def classes_with(file: File, method: str, arguments: list[str]) -> list[str]:
     return [
         node.name
         for node in _public(file)
-        if isinstance(node, ast.ClassDef)
+        if isinstance(node, ast.ClassDef) and "Protocol" not in map(_text, node.bases)
         for n in node.body
         if isinstance(n, ast.FunctionDef) and n.name == method and [a.arg for a in _arguments(n)] == arguments
     ]

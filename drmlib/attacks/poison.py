@@ -5,8 +5,8 @@ otherwise (so do ABL, BackdoorBench, BackdoorBox for all-to-one); `rate` is a fr
 applied to the stored images, before augmentation, in their own dtype, so uint8 images are requantised.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -15,9 +15,19 @@ from drmlib import rng
 from drmlib.attacks.targets import keep
 from drmlib.data.dataset import Dataset
 
-Trigger = Callable[[Tensor], Tensor]
-Retarget = Callable[[Tensor], Tensor]
 CHUNK_BYTES = 1 << 26  # of images triggered at a time
+
+
+class Trigger(Protocol):
+    """Any callable from images (n, c, h, w) to images of the same shape and dtype."""
+
+    def __call__(self, images: Tensor, /) -> Tensor: ...
+
+
+class Retarget(Protocol):
+    """Any callable from targets, labels (n,) or vectors (n, k), to targets of the same shape and dtype."""
+
+    def __call__(self, targets: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)

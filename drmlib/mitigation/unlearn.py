@@ -4,7 +4,6 @@ Wang et al. (2019, Neural Cleanse, section VI-C) do so for classifiers with 20 %
 DRMGuard) for regressors. Half and half is our choice: the paper's share is not published.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from torch import Generator, Tensor, nn
 from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import Dataset
 from drmlib.mitigation.fine_tune import fine_tune
-from drmlib.training.fit import Progress, Recipe
+from drmlib.training.fit import Augment, Progress, Recipe
 
 
 class StampShare(NamedTuple):
@@ -22,7 +21,7 @@ class StampShare(NamedTuple):
 
     trigger: Trigger
     share: float
-    before: Callable[..., Tensor] | None
+    before: Augment | None
 
     def __call__(self, images: Tensor, *, generator: Generator) -> Tensor:
         if self.before is not None:
@@ -48,6 +47,5 @@ def unlearn(
     """
     if not 0 < share < 1:
         raise ValueError(f"expected a share in (0, 1), got {share}; 0 would be fine_tune")
-    stamp = StampShare(trigger, share, recipe.augment)
-    recipe = replace(recipe, augment=stamp)  # type: ignore[arg-type]
+    recipe = replace(recipe, augment=StampShare(trigger, share, recipe.augment))
     return fine_tune(model, dataset, recipe, generator=generator, progress=progress)

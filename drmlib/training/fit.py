@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,6 +17,18 @@ from drmlib import rng
 from drmlib.data.dataset import Dataset, as_float
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+class Augment(Protocol):
+    """Any callable from a batch of float images and a generator to images of the same shape."""
+
+    def __call__(self, images: Tensor, /, *, generator: Generator) -> Tensor: ...
+
+
+class Schedule(Protocol):
+    """Any callable from the share of steps done, in [0, 1), to the share of the peak learning rate."""
+
+    def __call__(self, progress: float, /) -> float: ...
 
 
 class History(NamedTuple):
@@ -60,8 +72,8 @@ class Recipe:
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
-    schedule: Callable[[float], float] = one_cycle
-    augment: Callable[..., Tensor] | None = None
+    schedule: Schedule = one_cycle
+    augment: Augment | None = None
     autocast: torch.dtype | None = None
     frozen_norms: bool = False
 
