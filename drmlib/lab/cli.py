@@ -1,5 +1,6 @@
 """The command `drmlib`. What is heavy (torch, papermill) is imported by the commands that need it."""
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -140,6 +141,7 @@ def _finish(runner: Any, notebooks: list[course.Notebook], given: Any, out: Path
     """Runs, prints the table and the page's path; the exit status."""
     from drmlib.lab.results import terminal_table
 
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it tells of each task that a dead kernel leaves behind
     try:
         summary = runner.run_course(notebooks, given, out, cell_timeout=cell_timeout)
     except OSError as error:

@@ -19,12 +19,13 @@ a { color: var(--link) }
 .scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .93rem }
 caption { text-align: left; padding: .4rem 0; opacity: .85 }
 th, td { text-align: left; vertical-align: top; padding: .4rem .7rem; border-bottom: 1px solid var(--line) }
-thead th, tfoot td, tfoot th { background: var(--soft) } th { font-weight: 600 }
+thead th, tfoot td, tfoot th { background: var(--soft) } th { font-weight: 600 } tbody th { min-width: 9rem }
 .n { text-align: right; font-variant-numeric: tabular-nums } .s { white-space: nowrap } .bad { font-weight: 700 }
 .bad td:first-child, .bad th:first-child { border-left: .3rem double }
 .figures { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)) }
-figure { margin: 0 } figure img { width: 100%; height: 13rem; object-fit: contain; background: #fff;
-  border: 1px solid var(--line) } figcaption { font-size: .9rem }
+figure { margin: 0 } figcaption { font-size: .9rem }
+figure img { box-sizing: border-box; width: 100%; height: 13rem; object-fit: contain; background: #fff;
+  border: 1px solid var(--line) }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1.2rem; font-size: .93rem }
 dt { opacity: .75 } dd { margin: 0; overflow-wrap: anywhere }
 footer { margin: 3rem 0 1rem; font-size: .9rem; opacity: .85 }

@@ -17,7 +17,7 @@ import yaml
 
 from drmlib.lab.course import Notebook
 
-CHOICES = re.compile(r"\bone of (?P<names>[\w.\-]+(?:(?:, ?| or )[\w.\-]+)*)\.?$")
+CHOICES = re.compile(r"\bone of (?P<names>[\w.\-]+(?:(?:, ?| or )[\w.\-]+)*)$")
 
 
 class Parameter(NamedTuple):
@@ -86,6 +86,6 @@ def _checked(value: Any, kind: str) -> Any:
 
 
 def _parameter(name: str, inferred_type_name: str, default: str, help: str) -> Parameter:
-    listed = CHOICES.search(help.strip())
+    listed = CHOICES.search(help.strip().rstrip("."))
     choices = tuple(re.split(r", ?| or ", listed["names"])) if listed else ()
     return Parameter(name, inferred_type_name, default, help.strip(), choices)

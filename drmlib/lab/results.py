@@ -73,7 +73,8 @@ class Summary:
         failing = claims - sum(result.held for result in self.notebooks)
         ran = self.count(HELD, FAILS)
         parts = [f"{ran} of {len(self.notebooks)} notebooks ran", f"{claims - failing} of {claims} claims hold"]
-        for text, statuses in (("failed", (FAILED,)), ("not finished", (RUNNING, INTERRUPTED, NOT_RUN))):
+        unfinished = (RUNNING, INTERRUPTED, NOT_RUN)
+        for text, statuses in (("claims fail in", (FAILS,)), ("failed", (FAILED,)), ("not finished", unfinished)):
             if self.count(*statuses):
                 names = ", ".join(result.number for result in self.notebooks if result.status in statuses)
                 parts.append(f"{text}: {names}")

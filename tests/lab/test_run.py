@@ -1,0 +1,179 @@
+"""A run of the course: what is kept, told and returned when notebooks hold, fail, or are cut off.
+
+The kernel is replaced here; tests/lab/test_execute.py starts real ones.
+"""
+
+import errno
+import io
+import json
+import re
+
+import nbformat
+import pytest
+
+from drmlib.lab import course, execute, records, run
+from drmlib.lab.execute import Error, Execution
+from drmlib.lab.results import FAILED, FAILS, HELD, INTERRUPTED, NOT_RUN, terminal_table
+from tests.lab import notebooks
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="  # one pixel
+
+
+def claim(holds, value=0.1234567890123):
+    record = {"name": "rate < 1", "value": value, "low": 0.1, "high": 0.2, "n": 50, "at_least": 0.1, "at_most": None}
+    return nbformat.v4.new_output(
+        "display_data", {"text/plain": "claim", records.CLAIM: {**record, "source": "Table 2", "holds": holds}}
+    )
+
+
+def shortfall():
+    record = {"name": "speed", "asked": 10, "reached": 7.5, "reason": "one core"}
+    return nbformat.v4.new_output("display_data", {"text/plain": "shortfall", records.SHORTFALL: record})
+
+
+def figure():
+    about = {records.FIGURE: {"caption": "Error falls", "alt": 'a "line"', "key": True}}
+    return nbformat.v4.new_output("display_data", {"image/png": PNG}, metadata=about)
+
+
+def executed(path, *outputs, error=None, interrupted=False):
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].outputs = list(outputs)
+    return Execution(notebook, 1.5, 321.0, error, interrupted)
+
+
+@pytest.fixture
+def lessons(tmp_path, monkeypatch):
+    for name in ("00_a", "01_b", "02_c"):
+        notebooks.write(tmp_path / "notebooks" / f"{name}.ipynb", "run()", title=f"Title of {name} <&>")
+    return course.discover(tmp_path / "notebooks")
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """What each notebook does when executed, by number; those not named hold one claim."""
+    behaviour = {}
+
+    def fake(path, given, **_):
+        found = behaviour.get(path.name[:2], lambda path: executed(path, claim(True)))
+        return found(path)
+
+    monkeypatch.setattr(execute, "execute", fake)
+    return behaviour
+
+
+def started(lessons, out, given=None):
+    return run.run_course(lessons, given or {}, out, stream=io.StringIO())
+
+
+def statuses(out):
+    return [notebook["status"] for notebook in json.loads((out / "summary.json").read_text())["notebooks"]]
+
+
+def test_all_hold(lessons, kernel, tmp_path):
+    summary = started(lessons, tmp_path / "out", {"01_b": {"rate": 0.5}})
+    assert summary.exit_code == 0 and summary.state == "complete"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        [f"{n.name}.{kind}" for n in lessons for kind in ("ipynb", "html")] + ["summary.html", "summary.json"]
+    )
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert record["notebooks"][0]["claims"][0]["value"] == 0.1234567890123
+    assert record["notebooks"][0]["claims"][0]["cell"] == 3
+    assert [n["parameters"]["rate"] for n in record["notebooks"]] == [0.1, 0.5, 0.1]
+    assert {"python", "torch", "device", "drmlib"} <= record["environment"].keys()
+
+
+def test_failure_and_failing_claim_are_told_and_the_others_run(lessons, kernel, tmp_path):
+    kernel["00"] = lambda path: executed(path, error=Error(3, "run()", "ValueError: no"))
+    kernel["01"] = lambda path: executed(path, claim(False), claim(True), shortfall())
+    summary = started(lessons, tmp_path / "out")
+    assert summary.exit_code == 1 and statuses(tmp_path / "out") == [FAILED, FAILS, HELD]
+    table = terminal_table(summary)
+    assert "✗ 00_a, cell 3: ValueError: no  (in: run())" in table
+    assert "✗ 01_b, cell 3: claim FAILS: rate < 1, measured 0.123457 [0.1, 0.2], n = 50, expected at least 0.1" in table
+    assert re.search(r"01_b +✗ claims fail +1.5 +321 +1/2 +1\n", table)
+    assert summary.verdict() == "2 of 3 notebooks ran; 2 of 3 claims hold; claims fail in: 01; failed: 00."
+
+
+def test_record_is_on_disk_after_each_notebook(lessons, kernel, tmp_path):
+    seen = []
+    kernel["02"] = lambda path: seen.append(statuses(tmp_path / "out")) or executed(path)
+    started(lessons, tmp_path / "out")
+    assert seen == [[HELD, HELD, NOT_RUN]]
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_what_is_missing(lessons, kernel, tmp_path):
+    kernel["01"] = lambda path: executed(path, claim(True), interrupted=True)
+    summary = started(lessons, tmp_path / "out")
+    assert summary.exit_code == 130 and statuses(tmp_path / "out") == [HELD, INTERRUPTED, NOT_RUN]
+    assert "not finished: 01, 02" in summary.verdict()
+    assert "The run is interrupted" in (tmp_path / "out" / "summary.html").read_text()
+
+
+def test_ctrl_c_between_kernels(lessons, kernel, tmp_path, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.export, "to_html", pressed)
+    summary = started(lessons, tmp_path / "out")
+    assert summary.exit_code == 130 and statuses(tmp_path / "out") == [INTERRUPTED, NOT_RUN, NOT_RUN]
+
+
+def test_full_disk_keeps_the_notebooks_that_are_done(lessons, kernel, tmp_path, monkeypatch):
+    whole = run.write
+
+    def full(path, data):
+        if path.name == "01_b.html":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(path, data)
+
+    monkeypatch.setattr(run, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        started(lessons, tmp_path / "out")
+    assert statuses(tmp_path / "out") == [HELD, INTERRUPTED, NOT_RUN]
+    assert (tmp_path / "out" / "00_a.html").exists() and not list((tmp_path / "out").glob("01_b.html*"))
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["state"] == "stopped"
+
+
+def test_unwritable_or_used_folder_is_refused_before_anything_runs(lessons, kernel, tmp_path):
+    ran = []
+    kernel["00"] = lambda path: ran.append(path) or executed(path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="Not a directory"):
+        started(lessons, tmp_path / "file" / "out")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "summary.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        started(lessons, tmp_path / "used")
+    assert not ran
+
+
+def test_page_is_complete_without_other_files_scripts_or_colour(lessons, kernel, tmp_path):
+    kernel["00"] = lambda path: executed(path, claim(True), claim(False, value=2.0), shortfall(), figure())
+    started(lessons, tmp_path / "out")
+    page = (tmp_path / "out" / "summary.html").read_text()
+    assert "<script" not in page and "http" not in re.sub(r"xmlns=\S+", "", page)
+    assert [int(level) for level in re.findall(r"<h(\d)", page)] == [1, 2, 2, 2, 2, 2, 2]
+    assert "✓ holds" in page and "✗ FAILS" in page and '<data value="0.1234567890123">' in page
+    assert 'alt="a &quot;line&quot;"' in page and f'src="data:image/png;base64,{PNG}"' in page
+    assert "rate &lt; 1" in page and "Title of 00_a &lt;&amp;&gt;" in page and "one core" in page
+    assert '<a href="00_a.html">' in page and 'lang="en"' in page
+    assert all("scope=" in head for head in re.findall(r"<th[ >][^>]*", page))
+
+
+def test_notebook_page_has_alt_texts_and_loads_nothing_but_mathjax(lessons, kernel, tmp_path):
+    kernel["00"] = lambda path: executed(path, figure())
+    started(lessons[:1], tmp_path / "out")
+    page = (tmp_path / "out" / "00_a.html").read_text()
+    assert 'alt="a &quot;line&quot;"' in page and "No description has been provided" not in page
+    loaded = re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page)
+    assert all("mathjax" in address for address in loaded), loaded
+    assert "mermaid.esm" not in page
+
+
+def test_bars_in_the_stored_notebook_keep_their_last_state(lessons, kernel, tmp_path):
+    pieces = [nbformat.v4.new_output("stream", name="stderr", text=text) for text in ("0%\r50%\r", "100%\ndone\n")]
+    kernel["00"] = lambda path: executed(path, *pieces)
+    started(lessons[:1], tmp_path / "out")
+    stored = nbformat.read(tmp_path / "out" / "00_a.ipynb", as_version=4)
+    assert [output.text for output in stored.cells[-1].outputs] == ["100%\ndone\n"]

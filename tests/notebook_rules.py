@@ -1,0 +1,174 @@
+"""Rules that every committed notebook keeps; each returns what breaks it, in words, and has its breakage in a test."""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from drmlib.lab import parameters, records
+
+TAGS = {"parameters", "nbval-ignore-output", "exercise", "solution"}
+REQUIRED = {"profile", "dataset", "seed", "device"}
+LIMITS = {"compared": 4, "bytes": 300_000, "code": 120, "definitions": 3, "peak_mb": 800}
+ABSOLUTE = re.compile(r"(?<![\w.:/<~])/(?:home|root|tmp|Users|usr|opt|var|mnt|work|srv)/|\b[A-Z]:\\\\?Users")
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def kernel(notebook: Any, path: Path) -> Iterator[str]:
+    name = notebook.metadata.get("kernelspec", {}).get("name")
+    if name != "python3":
+        yield f"kernel {name!r}, expected 'python3'"
+
+
+def parameters_cell(notebook: Any, path: Path) -> Iterator[str]:
+    """One cell of annotated, commented literals, and papermill sees each of them."""
+    cells = [cell for cell in code(notebook) if "parameters" in tags(cell)]
+    if len(cells) != 1:
+        yield f"{len(cells)} cells tagged parameters, expected one"
+        return
+    found = parameters.read(path)
+    statements = ast.parse(cells[0].source).body
+    written = [ast.unparse(s.target) for s in statements if isinstance(s, ast.AnnAssign)]
+    if len(written) != len(statements) or written != list(found):
+        yield f"the parameters cell has other lines than `name: type = literal  # meaning`; seen are {list(found)}"
+    yield from (f"parameter {name} is missing" for name in REQUIRED - found.keys())
+    yield from (f"parameter {p.name} has no comment that says what it is" for p in found.values() if not p.meaning)
+    if "profile" in found and found["profile"].value != "quick":
+        yield f"stored with profile {found['profile'].value!r}, expected 'quick'"
+    wrong = [p.name for p in found.values() if p.choices and str(p.value) not in p.choices]
+    yield from (f"the default of {name} is not among its choices" for name in wrong)
+
+
+def counts(notebook: Any, path: Path) -> Iterator[str]:
+    found = [cell.execution_count for cell in code(notebook)]
+    if found != list(range(1, len(found) + 1)):
+        yield f"execution counts {found}, expected 1 to {len(found)}: run `drmlib refresh {path.name[:2]}`"
+
+
+def compared(notebook: Any, path: Path) -> Iterator[str]:
+    cells = [cell for cell in code(notebook) if cell.outputs and "nbval-ignore-output" not in tags(cell)]
+    if len(cells) < LIMITS["compared"]:
+        yield f"{len(cells)} cells with compared outputs, expected at least {LIMITS['compared']}"
+
+
+def errors(notebook: Any, path: Path) -> Iterator[str]:
+    yield from (f"stored error {o.ename}: {o.evalue}" for o in outputs(notebook) if o.output_type == "error")
+
+
+def size(notebook: Any, path: Path) -> Iterator[str]:
+    if path.stat().st_size > LIMITS["bytes"]:
+        yield f"{path.stat().st_size} bytes, expected at most {LIMITS['bytes']}"
+
+
+def links(notebook: Any, path: Path) -> Iterator[str]:
+    for image, text, target in LINK.findall(prose(notebook)):
+        if not re.match(r"[a-z]+:|#|attachment:", target) and not (path.parent / target.partition("#")[0]).exists():
+            yield f"link to {target}, which does not exist"
+        if image and not text.strip():
+            yield f"image {target} without a text for who cannot see it"
+
+
+def allowed_tags(notebook: Any, path: Path) -> Iterator[str]:
+    found = {tag for cell in notebook.cells for tag in tags(cell)}
+    yield from (f"tag {tag}, expected one of {sorted(TAGS)}" for tag in sorted(found - TAGS))
+
+
+def absolute_paths(notebook: Any, path: Path) -> Iterator[str]:
+    texts = [cell.source for cell in notebook.cells] + [
+        text for output in outputs(notebook) for text in texts_of(output)
+    ]
+    yield from (
+        f"absolute path near {text[max(0, m.start() - 20) : m.end() + 20]!r}"
+        for text in texts
+        if (m := ABSOLUTE.search(text))
+    )
+
+
+def captions(notebook: Any, path: Path) -> Iterator[str]:
+    for output in outputs(notebook):
+        about = output.get("metadata", {}).get(records.FIGURE, {})
+        captioned = output.get("data", {}).get("text/plain") == f"Figure: {about.get('caption')}"
+        if "image/png" in output.get("data", {}) and not (captioned and about.get("alt")):
+            yield "a figure without a caption: show it with drmlib.lab.figures.show"
+
+
+def run_time(notebook: Any, path: Path, budget: int = 60) -> Iterator[str]:
+    found = notebook.metadata.get("drmlib", {})
+    seconds, peak = found.get("seconds", 0), found.get("peak_mb", 0)
+    if not 0 < seconds <= budget:
+        yield f"stored run time {seconds} s, expected 1 to {budget}"
+    if not 0 < peak <= LIMITS["peak_mb"]:
+        yield f"stored peak memory {peak} MB, expected 1 to {LIMITS['peak_mb']}"
+
+
+def claims(notebook: Any, path: Path) -> Iterator[str]:
+    found = records.collect(notebook).claims
+    if not found:
+        yield "no claim, expected at least one"
+    yield from (f"stored claim FAILS: {claim['name']}" for claim in found if not claim["holds"])
+
+
+def length(notebook: Any, path: Path) -> Iterator[str]:
+    sources = [cell.source for cell in code(notebook)]
+    lines = [
+        line for source in sources for line in source.splitlines() if line.strip() and not line.strip().startswith("#")
+    ]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    definitions = sum(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for node in nodes)
+    if len(lines) > LIMITS["code"]:
+        yield f"{len(lines)} code lines, expected at most {LIMITS['code']}: what is used twice belongs into drmlib"
+    if definitions > LIMITS["definitions"]:
+        yield f"{definitions} definitions, expected at most {LIMITS['definitions']}"
+
+
+def headings(notebook: Any, path: Path) -> Iterator[str]:
+    levels = [len(marks) for marks in re.findall(r"^(#{1,6}) ", without_code(prose(notebook)), re.MULTILINE)]
+    if levels[:1] != [1] or levels.count(1) != 1:
+        yield f"{levels.count(1)} headings of level 1, expected one, before all others"
+    yield from (f"a heading of level {b} follows one of level {a}" for a, b in pairwise(levels) if b > a + 1)
+
+
+Rule = Callable[[Any, Path], Iterator[str]]
+RULES: tuple[Rule, ...] = (
+    kernel,
+    parameters_cell,
+    counts,
+    compared,
+    errors,
+    size,
+    links,
+    allowed_tags,
+    absolute_paths,
+    captions,
+    claims,
+    length,
+    headings,
+)
+
+
+def code(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell: Any) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+def outputs(notebook: Any) -> list[Any]:
+    return [output for cell in code(notebook) for output in cell.outputs]
+
+
+def texts_of(output: Any) -> list[str]:
+    """Texts of one output that a reader sees; pictures are left out."""
+    shown = [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+    return [*shown, output.get("text", "")]
+
+
+def prose(notebook: Any) -> str:
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
