@@ -16,12 +16,14 @@ from torch import Generator, Tensor
 
 from drmlib import rng
 from drmlib.data import raster
-from drmlib.data.dataset import GAZE, HEAD_POSE, Dataset, as_bytes
+from drmlib.data.dataset import GAZE, HEAD_POSE, Dataset, Task, as_bytes
 from drmlib.metrics import gaze_direction
 
 GAZE_RANGE = (20.0, 25.0)  # degrees to either side: pitch, yaw
 HEAD_POSE_RANGE = (50.0, 35.0, 25.0)  # degrees to either side: yaw, pitch, roll
 HEAD = (0.76, 1.0, 0.88)  # semi-axes of the head; every other length is in the same unit
+EYEBALL = 0.34  # radius; eyes are a little larger than life, so that 32 pixels show where they look
+GAZE_ZOOM = 1.3  # gaze data sets crop to the face (Zhang et al. 2017), head pose ones show the whole head
 
 
 class Appearance(NamedTuple):
@@ -75,10 +77,10 @@ def random_appearance(n: int, *, generator: Generator) -> Appearance:
         centre=uniform(-0.06, 0.06, 2),
         scale=uniform(0.78, 0.88),
         width=uniform(0.93, 1.07),
-        eye_spacing=uniform(0.30, 0.35),
-        eye_opening=uniform(0.12, 0.16),
+        eye_spacing=uniform(0.32, 0.37),
+        eye_opening=uniform(0.15, 0.19),
         hairline=uniform(0.48, 0.66),
-        brow=uniform(0.30, 0.36),
+        brow=uniform(0.34, 0.40),
         smile=uniform(-0.05, 0.10),
         blur=uniform(0.3, 0.7),
         noise=uniform(0.0, 0.02),
@@ -93,7 +95,7 @@ def gaze_faces(n: int, *, generator: Generator, size: int = 32) -> Dataset:
     _check_count(n)
     gaze = _uniform_angles(n, GAZE_RANGE, generator)
     head = torch.deg2rad(4.0 * torch.randn(n, 3, generator=generator, device=generator.device))
-    return _faces(gaze, head, gaze, GAZE, size, generator)
+    return _faces(gaze, head, gaze, GAZE, size, generator, zoom=GAZE_ZOOM)
 
 
 def head_pose_faces(n: int, *, generator: Generator, size: int = 32) -> Dataset:
@@ -179,7 +181,7 @@ def _face(head: raster.Surface, eye_line: Tensor, pixel: Tensor, look: Appearanc
         eye_x = x - side * look.eye_spacing[:, None, None]
         colour = _eye(colour, eye_x, y - 0.10, front, eye_line, pixel, look)
         arch = y - look.brow[:, None, None] + 0.9 * (eye_x - side * 0.02).square()
-        brow = raster.edge((arch.abs() - 0.035).maximum(eye_x.abs() - 0.22), pixel)
+        brow = raster.edge((arch.abs() - 0.035).maximum(eye_x.abs() - 0.24), pixel)
         colour = raster.paint(colour, (look.hair * 0.8)[:, :, None, None], front * brow)
     hairline = look.hairline[:, None, None] - 0.35 * x.square() + (0.25 - z).clamp_min(0) * -1.6
     return raster.paint(colour, look.hair[:, :, None, None], raster.edge(hairline - y, pixel))
@@ -192,16 +194,16 @@ def _eye(
     right, up = (eye_line[:, k, None, None] for k in (0, 1))
     opening = look.eye_opening[:, None, None]
     lid = torch.where(y > 0, opening + 0.12 * up, opening)
-    almond = raster.ellipse(x, y * (0.14 / lid.clamp_min(0.06)), 0.21, 0.14)
+    almond = raster.ellipse(x, y * (0.16 / lid.clamp_min(0.06)), 0.24, 0.16)
     colour = raster.paint(colour, (look.skin * 0.42)[:, :, None, None], front * raster.edge(almond - 0.025, pixel))
     white = torch.full_like(look.skin, 0.93)[:, :, None, None]
     inside = front * raster.edge(almond, pixel)
     colour = raster.paint(colour, white, inside)
-    iris_x, iris_y = x - 0.30 * right, y - 0.30 * up  # 0.30: radius of the eyeball
+    iris_x, iris_y = x - EYEBALL * right, y - EYEBALL * up
     colour = raster.paint(
-        colour, look.iris[:, :, None, None], inside * raster.edge(raster.ellipse(iris_x, iris_y, 0.10, 0.10), pixel)
+        colour, look.iris[:, :, None, None], inside * raster.edge(raster.ellipse(iris_x, iris_y, 0.12, 0.12), pixel)
     )
-    pupil = raster.edge(raster.ellipse(iris_x, iris_y, 0.048, 0.048), pixel)
+    pupil = raster.edge(raster.ellipse(iris_x, iris_y, 0.055, 0.055), pixel)
     return raster.paint(colour, torch.full_like(white, 0.03), inside * pupil)
 
 
@@ -214,8 +216,11 @@ def _lit(colour: Tensor, surface: raster.Surface, look: Appearance) -> Tensor:
     return colour * (ambient + (1 - ambient) * torch.as_tensor(facing).clamp_min(0))[:, None]
 
 
-def _faces(gaze: Tensor, head: Tensor, targets: Tensor, task, size: int, generator: Generator) -> Dataset:
+def _faces(
+    gaze: Tensor, head: Tensor, targets: Tensor, task: Task, size: int, generator: Generator, *, zoom: float = 1.0
+) -> Dataset:
     look = random_appearance(len(gaze), generator=generator)
+    look = look._replace(scale=zoom * look.scale)
     return Dataset(as_bytes(render(gaze, head, look, generator=generator, size=size)), targets, task)
 
 

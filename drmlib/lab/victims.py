@@ -1,0 +1,130 @@
+"""What the strings of a parameterised notebook stand for: data sets, triggers, profiles; and the victims made of them.
+
+Notebooks that ask for the same victim get the same one, bit for bit, so the cache serves it: its streams are named
+by the seed alone, and a benign and a poisoned model of one seed start from the same weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Generator, nn
+
+from drmlib.attacks import badnets, blend
+from drmlib.attacks.poison import Trigger
+from drmlib.data import faces, images, signs
+from drmlib.data.augment import Augmentation
+from drmlib.data.dataset import Dataset
+from drmlib.lab.cache import cached_fit
+from drmlib.lab.session import lookup, progress
+from drmlib.models.resnet import resnet18
+from drmlib.models.small_cnn import SmallCNN
+from drmlib.rng import stream
+from drmlib.training.fit import CLASSIFICATION, REGRESSION, Recipe
+
+
+class Profile(NamedTuple):
+    """Sizes of a run: samples, epochs on rendered and on photographed images, side of a rendered image, the network."""
+
+    train: int
+    defender: int
+    test: int
+    epochs: int
+    photo_train: int
+    photo_epochs: int
+    size: int
+    large: bool
+
+
+class Material(NamedTuple):
+    """Disjoint data sets and the recipe by which victims learn them.
+
+    train is what the attacker poisons; defender the few clean samples of the defence; test what figures come from.
+    """
+
+    train: Dataset
+    defender: Dataset
+    test: Dataset
+    recipe: Recipe
+    large: bool
+
+
+PROFILES = {
+    "quick": Profile(6000, 500, 1500, 8, 10_000, 12, 32, False),
+    "standard": Profile(20_000, 1000, 4000, 16, 50_000, 20, 32, False),
+    "paper": Profile(45_000, 4500, 9000, 30, 50_000, 60, 224, True),
+}
+
+
+def material(dataset: str, profile: str, *, seed: int, device: torch.device | str) -> Material:
+    """The data called `dataset` at the sizes of `profile`, on `device`; rendered sets are drawn anew for every seed."""
+    sizes = lookup("profile", profile, PROFILES)
+    return lookup("dataset", dataset, DATASETS)(sizes, seed, device)
+
+
+def trigger(name: str, dataset: Dataset, *, generator: Generator) -> Trigger:
+    """The trigger called `name`, made for the images of `dataset`."""
+    return lookup("attack", name, TRIGGERS)(tuple(dataset.images.shape[1:]), generator)
+
+
+def victim(source: Material, dataset: Dataset, *, seed: int, name: str = "victim") -> nn.Module:
+    """A new model trained on `dataset` by the recipe of `source`, or the same from the cache; `name` labels the bar."""
+    build = resnet18 if source.large else SmallCNN
+    channels = dataset.images.shape[1]
+    model = build(len(dataset.task.outputs), channels=channels, generator=stream(seed, "victim", "weights"))
+    order = stream(seed, "victim", "order", device=dataset.device)
+    cached_fit(model, dataset, source.recipe, generator=order, progress=progress(f"train {name}"))
+    return model
+
+
+def _rendered(
+    draw: Callable[..., Dataset], recipe: Recipe, sizes: Profile, seed: int, device: torch.device | str
+) -> Material:
+    parts = [
+        draw(n, size=sizes.size, generator=stream(seed, draw.__name__, part, device=device))
+        for part, n in (("train", sizes.train), ("defender", sizes.defender), ("test", sizes.test))
+    ]
+    return Material(*parts, replace(recipe, epochs=sizes.epochs), sizes.large)
+
+
+def _photographed(
+    load: Callable[..., Dataset], augment: Augmentation, sizes: Profile, seed: int, device: torch.device | str
+) -> Material:
+    """The defender's samples and the test set are disjoint parts of the official test set."""
+    train = load("train", limit=sizes.photo_train).to(device)
+    held_out = load("test", limit=sizes.defender + sizes.test).to(device)
+    size = len(held_out) - sizes.defender
+    defender, test = held_out.split(sizes.defender, size, generator=stream(seed, "held out", device=device))
+    recipe = replace(CLASSIFICATION, epochs=sizes.photo_epochs, augment=augment)
+    return Material(train, defender, test, recipe, sizes.large)
+
+
+def _grid(shape: tuple[int, int, int], generator: Generator) -> Trigger:
+    return badnets.grid(channels=shape[0], height=shape[1], width=shape[2])
+
+
+def _square(shape: tuple[int, int, int], generator: Generator) -> Trigger:
+    side = max(3, shape[1] // 8)
+    return badnets.square((1.0, 0.0, 0.0)[: shape[0]], side=side, height=shape[1], width=shape[2])
+
+
+def _blend(shape: tuple[int, int, int], generator: Generator) -> Trigger:
+    return blend.noise(alpha=0.2, channels=shape[0], height=shape[1], width=shape[2], generator=generator)
+
+
+DATASETS: dict[str, Callable[[Profile, int, torch.device | str], Material]] = {
+    "gaze": partial(_rendered, faces.gaze_faces, REGRESSION),
+    "head_pose": partial(_rendered, faces.head_pose_faces, REGRESSION),
+    "signs": partial(_rendered, signs.signs, CLASSIFICATION),
+    "cifar10": partial(_photographed, images.cifar10, Augmentation(flip=True, padding=4)),
+    "cifar100": partial(_photographed, images.cifar100, Augmentation(flip=True, padding=4)),
+    "gtsrb": partial(_photographed, images.gtsrb, Augmentation(padding=4)),
+    "fashion_mnist": partial(_photographed, images.fashion_mnist, Augmentation(flip=True)),
+}
+TRIGGERS: dict[str, Callable[[tuple[int, int, int], Generator], Trigger]] = {
+    "grid": _grid,
+    "square": _square,
+    "blend": _blend,
+}
