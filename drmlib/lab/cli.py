@@ -145,8 +145,8 @@ def _finish(runner: Any, notebooks: list[course.Notebook], given: Any, out: Path
     try:
         summary = runner.run_course(notebooks, given, out, cell_timeout=cell_timeout)
     except OSError as error:
-        done = len(list(out.glob("*.html")))
-        click.echo(f"drmlib: cannot write to {out}: {error.strerror or error}; pages already written: {done}", err=True)
+        done = len(list(out.glob("*.ipynb")))
+        click.echo(f"drmlib: cannot write to {out}: {error.strerror or error}; notebooks written: {done}", err=True)
         return 1
     click.echo("\n" + terminal_table(summary) + "\n")
     click.echo(summary.verdict() + f"\n{out / 'summary.html'}")

@@ -37,7 +37,7 @@ def progress(description: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
         return partial(tqdm, desc=description)
     from tqdm import tqdm as text_bar
 
-    return partial(text_bar, desc=description, file=sys.stderr, mininterval=0.5, ascii=True)
+    return partial(text_bar, desc=description, file=sys.stderr, mininterval=0.5, ncols=70, ascii=True)
 
 
 def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:

@@ -6,6 +6,8 @@ from tqdm import tqdm
 
 from drmlib.lab.results import SYMBOL, Result
 
+FORMAT = "{n_fmt}/{total_fmt} |{bar:10}| {elapsed}  {desc}{postfix}"
+
 
 class Reporter:
     """A Watcher of notebooks: bar over notebooks with the cell, and the kernel's own bar behind it."""
@@ -14,22 +16,20 @@ class Reporter:
         self.stream, self.total, self.number, self.name = stream, total, 0, ""
         self.bar: tqdm | None = None
         if stream.isatty():
-            self.bar = tqdm(
-                total=total, file=stream, unit="notebook", bar_format="{n_fmt}/{total_fmt} {desc} {postfix}"
-            )
+            self.bar = tqdm(total=total, file=stream, bar_format=FORMAT)
 
     def begin(self, name: str) -> None:
         self.number, self.name = self.number + 1, name
         if self.bar is not None:
+            self.bar.set_postfix_str("starting a kernel", refresh=False)
             self.bar.set_description_str(name)
-            self.bar.set_postfix_str("starting a kernel")
         else:
             self._line(f"[{self.number}/{self.total}] {name} ...")
 
     def cell(self, number: int, of: int) -> None:
         if self.bar is not None:
+            self.bar.set_postfix_str("", refresh=False)
             self.bar.set_description_str(f"{self.name}, cell {number}/{of}")
-            self.bar.set_postfix_str("")
 
     def write(self, text: str) -> None:
         """Takes the kernel's stderr: the newest state of its progress bar follows ours."""
@@ -49,6 +49,7 @@ class Reporter:
             self.bar.clear()
             self._line(line)
             self.bar.update()
+            self.bar.refresh()
         else:
             self._line(line)
 
