@@ -75,7 +75,7 @@ class _BasicBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
         self.shortcut = nn.Sequential()
-        if stride > 1 or channels != width:
+        if stride > 1:  # only where a stage begins, which is also where the channels double
             self.shortcut = nn.Sequential(
                 nn.Conv2d(channels, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
             )

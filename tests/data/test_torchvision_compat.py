@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from drmlib.data import torchvision_compat
 from drmlib.data.torchvision_compat import torchvision_state
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,29 @@ def test_state_names_the_version_and_what_works():
         "compiled ops loaded",
         "compiled ops cannot load beside this torch; datasets, transforms and models work",
     )
+
+
+@pytest.mark.parametrize(
+    "compiled, expected",
+    [
+        (True, "9.9: compiled ops loaded"),
+        (False, "9.9: compiled ops cannot load beside this torch; datasets, transforms and models work"),
+    ],
+)
+def test_state_tells_a_matching_build_from_another(monkeypatch, compiled, expected):
+    monkeypatch.setattr(torchvision_compat, "version", lambda name: "9.9")
+    monkeypatch.setattr(torchvision_compat, "load_torchvision", lambda: None)
+    monkeypatch.setattr(torchvision_compat, "_compiled_ops_load", lambda: compiled)
+    assert torchvision_state() == expected
+
+
+def test_state_reports_a_torchvision_that_cannot_be_imported(monkeypatch):
+    def broken():
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(torchvision_compat, "version", lambda name: "9.9")
+    monkeypatch.setattr(torchvision_compat, "load_torchvision", broken)
+    assert torchvision_state() == "9.9: cannot be imported (RuntimeError: no luck)"
 
 
 def importers(folder: Path) -> list[str]:
