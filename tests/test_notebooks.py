@@ -28,7 +28,7 @@ def test_notebook_keeps_the_rules(path):
     nbformat.validate(notebook)
     broken = [text for rule in rules.RULES for text in rule(notebook, path)]
     broken += rules.run_time(notebook, path, BUDGET[path.name[:2] in MANY_MODELS])
-    assert broken == []
+    assert not broken, "\n".join(["", *broken])
 
 
 CLAIM = {"name": "rate", "value": 0.9, "low": None, "high": None, "n": None, "at_least": 0.5, "at_most": None}

@@ -26,7 +26,7 @@ from drmlib.lab.fingerprint import fingerprint
 from drmlib.training import fit as training
 from drmlib.training.fit import History, Progress, Recipe
 
-FORMAT = 1  # goes into every key: a change of layout makes old entries unreachable instead of unreadable
+FORMAT = 2  # goes into every key: a change of layout makes old entries unreachable instead of unreadable
 
 
 class Size(NamedTuple):

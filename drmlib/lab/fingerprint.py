@@ -70,7 +70,10 @@ class _Reader:
             yield from self._code(value)
 
     def _all(self, values: Iterable[Any]) -> Tokens:
-        for value in values:
+        """How many, then each: without the number, ((1, 2), 3) would read like ((1, 2, 3),)."""
+        listed = list(values)
+        yield str(len(listed)).encode()
+        for value in listed:
             yield from self.read(value)
 
     def _code(self, value: Any) -> Tokens:

@@ -52,6 +52,8 @@ def test_equal_things_have_equal_fingerprints():
         ("1", 1),
         (("ab", "c"), ("a", "bc")),
         ((1, (2, 3)), ((1, 2), 3)),
+        (((1, 2), 3), ((1, 2, 3),)),
+        ([{1: 2}, 3], [{1: 2}, 3, ()]),
         (Pair(1, 2), Other(1, 2)),
         (Pair(1, 2), Pair(2, 1)),
         (torch.zeros(2), -torch.zeros(2)),
