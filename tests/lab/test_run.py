@@ -95,6 +95,11 @@ def test_failure_and_failing_claim_are_told_and_the_others_run(lessons, kernel, 
     assert summary.verdict() == "2 of 3 notebooks ran; 2 of 3 claims hold; claims fail in: 01; failed: 00."
 
 
+def test_a_failing_claim_alone_is_exit_status_1(lessons, kernel, tmp_path):
+    kernel["01"] = lambda path: executed(path, claim(False))
+    assert started(lessons, tmp_path / "out").exit_code == 1
+
+
 def test_record_is_on_disk_after_each_notebook(lessons, kernel, tmp_path):
     seen = []
     kernel["02"] = lambda path: seen.append(statuses(tmp_path / "out")) or executed(path)
@@ -162,13 +167,14 @@ def test_page_is_complete_without_other_files_scripts_or_colour(lessons, kernel,
 
 
 def test_notebook_page_has_alt_texts_and_loads_nothing_but_mathjax(lessons, kernel, tmp_path):
-    kernel["00"] = lambda path: executed(path, figure())
+    loading = nbformat.v4.new_output("display_data", {"text/html": '<script src="https://host/x.js"></script>'})
+    kernel["00"] = lambda path: executed(path, figure(), loading)
     started(lessons[:1], tmp_path / "out")
     page = (tmp_path / "out" / "00_a.html").read_text()
     assert 'alt="a &quot;line&quot;"' in page and "No description has been provided" not in page
     loaded = re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page)
     assert all("mathjax" in address for address in loaded), loaded
-    assert "mermaid.esm" not in page
+    assert 'type="module"' not in page
 
 
 def test_bars_in_the_stored_notebook_keep_their_last_state(lessons, kernel, tmp_path):
