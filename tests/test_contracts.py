@@ -12,7 +12,7 @@ from torch import nn
 
 from drmlib import rng
 from drmlib.attacks import badnets, blend
-from drmlib.inversion import drmguard, neural_cleanse
+from drmlib.inversion import neural_cleanse
 from tests import contracts
 from tests.test_layering import imported
 
@@ -23,9 +23,6 @@ SIDE = 32
 TRIGGERS = {
     "attacks.badnets.BadNets": badnets.grid(channels=3, height=SIDE, width=SIDE),
     "attacks.blend.Blend": blend.noise(alpha=0.2, height=SIDE, width=SIDE, generator=rng.stream(0, "blend")),
-    "inversion.drmguard.AdditivePattern": drmguard.AdditivePattern(
-        torch.linspace(-0.3, 0.3, SIDE).expand(3, SIDE, SIDE)
-    ),
     "inversion.neural_cleanse.MaskedPattern": neural_cleanse.MaskedPattern(
         torch.linspace(0, 1, SIDE).expand(1, SIDE, SIDE), torch.full((3, SIDE, SIDE), 0.7)
     ),

@@ -12,7 +12,7 @@ from drmlib import metrics
 from drmlib.attacks.poison import Retarget, Trigger, triggered
 from drmlib.data.dataset import Dataset
 from drmlib.metrics import Estimate
-from drmlib.models.predict import classify, features, predict
+from drmlib.models.predict import classify, features, output_layer, predict
 
 
 class ClassifierFigures(NamedTuple):
@@ -52,7 +52,8 @@ def measure_regressor(model: nn.Module, test: Dataset, trigger: Trigger, retarge
 
 def angle_variance_ratio(model: nn.Module, test: Dataset, trigger: Trigger) -> torch.Tensor:
     """RAV (k,) of `trigger` on `model`, whose head is one linear layer: angle variance with trigger over without."""
-    head: nn.Linear = model.head  # type: ignore[assignment]
     return metrics.angle_variance_ratio(
-        features(model, test.images), features(model, triggered(test, trigger).images), head.weight.detach()
+        features(model, test.images),
+        features(model, triggered(test, trigger).images),
+        output_layer(model).weight.detach(),
     )

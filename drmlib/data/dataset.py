@@ -87,7 +87,7 @@ def as_float(images: Tensor) -> Tensor:
 
 def as_bytes(images: Tensor) -> Tensor:
     """Images as uint8 in [0, 255], rounded to the nearest level; uint8 passes through."""
-    return images if images.dtype == torch.uint8 else images.clamp(0, 1).mul(255).round_().to(torch.uint8)
+    return images if images.dtype == torch.uint8 else images.mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def like(images: Tensor, reference: Tensor) -> Tensor:

@@ -53,6 +53,10 @@ class Appearance(NamedTuple):
     blur: Tensor
     noise: Tensor
 
+    def at(self, part: slice) -> "Appearance":
+        """The appearances of a slice of the samples."""
+        return Appearance(*(field[part] for field in self))
+
 
 def random_appearance(n: int, *, generator: Generator) -> Appearance:
     """n appearances, drawn independently."""
@@ -118,7 +122,7 @@ def render(gaze: Tensor, head_pose: Tensor, appearance: Appearance, *, generator
         raise ValueError(f"expected a size of at least 16 pixels, got {size}; eyes are not visible below that")
     rng.check_device(generator, gaze, "the gaze")
     parts = [
-        _render_chunk(gaze[part], head_pose[part], Appearance(*(field[part] for field in appearance)), size, generator)
+        _render_chunk(gaze[part], head_pose[part], appearance.at(part), size, generator)
         for part in raster.chunks(len(gaze), size)
     ]
     return torch.cat(parts)
@@ -221,7 +225,9 @@ def _faces(
 ) -> Dataset:
     look = random_appearance(len(gaze), generator=generator)
     look = look._replace(scale=zoom * look.scale)
-    return Dataset(as_bytes(render(gaze, head, look, generator=generator, size=size)), targets, task)
+    parts = raster.chunks(len(gaze), size)  # as bytes at once: a set of floats would be four times the result
+    drawn = [as_bytes(render(gaze[p], head[p], look.at(p), generator=generator, size=size)) for p in parts]
+    return Dataset(torch.cat(drawn), targets, task)
 
 
 def _uniform_angles(n: int, half_range: tuple[float, ...], generator: Generator) -> Tensor:

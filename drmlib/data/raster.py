@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-CHUNK_PIXELS = 1 << 19  # pixels drawn at a time: about 100 MB of intermediate results
+CHUNK_PIXELS = 1 << 18  # pixels drawn at a time: about 50 MB of intermediate results
 
 
 class Surface(NamedTuple):

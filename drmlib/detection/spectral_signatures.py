@@ -27,18 +27,22 @@ def spectral_signatures(model: nn.Module, images: Tensor, groups: Tensor) -> Ten
     scores = torch.zeros(len(images), device=images.device)
     for group in groups.unique():
         members = groups == group
-        centred = representation[members] - representation[members].mean(0)
+        centred = (representation[members] - representation[members].mean(0)).double()  # float32 may not converge
         top = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]  # eigenvalues rise
-        scores[members] = (centred @ top).square()
+        scores[members] = (centred @ top).square().float()
     return scores
 
 
-def target_groups(targets: Tensor, *, bins: int = 4) -> Tensor:
-    """Groups (n,) for float targets (n, k): the cell of a grid with `bins` equally full slices along each component."""
+def target_groups(targets: Tensor, *, bins: int = 2) -> Tensor:
+    """Groups (n,) for float targets (n, k): the cell of a grid with `bins` equally full slices along each component.
+
+    Equal targets share a group. Few bins are better: in a fine grid the poison is the majority of its cell, and scores
+    are distances from the mean of the majority.
+    """
     if not targets.is_floating_point() or targets.ndim != 2:
         raise ValueError(f"expected float targets of shape (n, k), got {targets.dtype} {tuple(targets.shape)}")
-    ranks = targets.argsort(0).argsort(0)
-    slices = ranks * bins // len(targets)
+    edges = targets.quantile(torch.arange(1, bins, device=targets.device, dtype=targets.dtype) / bins, dim=0)
+    slices = (targets[None] > edges[:, None]).sum(0)
     return (slices * bins ** torch.arange(targets.shape[1], device=targets.device)).sum(1)
 
 

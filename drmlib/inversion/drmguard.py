@@ -26,7 +26,7 @@ from drmlib import rng
 from drmlib.data.dataset import as_float
 from drmlib.inversion.neural_cleanse import MaskedPattern
 from drmlib.metrics import feature_angles
-from drmlib.models.predict import features, frozen, predict
+from drmlib.models.predict import features, frozen, output_layer, predict
 
 MOMENTUM = 0.9  # of the attention, as in section 6.1 of the reconstruction
 UNIT = 0.01  # a mean change of this size weighs as much as one unit of the other terms at weight 1
@@ -81,7 +81,7 @@ def drmguard(
         for _ in range(steps):
             clean = _batch(images, batch_size, generator)
             stamped = _trigger(logits)(clean)
-            variances = _variances(model, model.features(stamped))
+            variances = _variances(model, model.features(stamped))  # type: ignore[operator]
             angles, outputs = (now / before for now, before in zip(variances, reference, strict=True))
             change = (stamped - clean).abs().mean()
             loss = _log_hinge(angles, tau) + _log_hinge(outputs, tau) + weight * change / UNIT
@@ -105,7 +105,9 @@ def _explore(
     """
     outputs = predict(model, images)
     corners = outputs.mean(0) + _signs(outputs.shape[1], outputs.device) * outputs.std(0)
-    logits = 0.5 * torch.randn(len(corners), images.shape[1] + 1, *images.shape[2:], generator=generator, device=images.device)
+    logits = 0.5 * torch.randn(
+        len(corners), images.shape[1] + 1, *images.shape[2:], generator=generator, device=images.device
+    )
     logits[:, :1] = 0.3 * logits[:, :1] - 2  # masks start faint, at 0.12
     logits.requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=learning_rate, betas=BETAS)
@@ -138,7 +140,9 @@ def _attention(model: nn.Module, images: Tensor) -> Tensor:
 def _signs(components: int, device: torch.device) -> Tensor:
     """All 2^k rows of -1 and +1 (2^k, k)."""
     if components > 6:
-        raise ValueError(f"the first stage searches 2^k corners side by side: expected at most 6 outputs, got {components}")
+        raise ValueError(
+            f"the first stage searches 2^k corners side by side: expected at most 6 outputs, got {components}"
+        )
     bits = torch.arange(2**components, device=device)[:, None] >> torch.arange(components, device=device)
     return 2.0 * (bits & 1) - 1
 
@@ -174,8 +178,8 @@ def _result(
 
 def _variances(model: nn.Module, representation: Tensor) -> tuple[Tensor, Tensor]:
     """Variance over samples (k,) of the angle to each output weight, and of each output, from features (n, m)."""
-    angles = feature_angles(representation, model.head.weight)
-    return angles.var(0), model.head(representation).var(0)
+    layer = output_layer(model)
+    return feature_angles(representation, layer.weight).var(0), layer(representation).var(0)
 
 
 def _log_hinge(ratio: Tensor, tau: float) -> Tensor:

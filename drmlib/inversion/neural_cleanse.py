@@ -18,6 +18,7 @@ from drmlib.data.dataset import as_float, like
 from drmlib.models.predict import frozen
 
 THRESHOLD = 2.0  # anomaly index above which Wang et al. call a model backdoored
+SHORTCUT = 0.5  # and a mask of at most this share of the median one; ours, see NeuralCleanse.flagged
 
 
 class MaskedPattern(NamedTuple):
@@ -47,6 +48,15 @@ class NeuralCleanse(NamedTuple):
     masks: Tensor
     patterns: Tensor
 
+    @property
+    def flagged(self) -> bool:
+        """Whether the model counts as backdoored: score above THRESHOLD, and the mask at most SHORTCUT of the median.
+
+        The second condition is ours. Where benign masks are much alike, the longer the search the smaller their
+        deviation, until the index alone flags whichever class is a little easier; a backdoor is a shortcut.
+        """
+        return self.score > THRESHOLD and self.norms.min().item() <= SHORTCUT * self.norms.median().item()
+
 
 def neural_cleanse(
     model: nn.Module,
@@ -54,7 +64,7 @@ def neural_cleanse(
     classes: int,
     *,
     steps: int = 300,
-    batch_size: int = 32,
+    batch_size: int = 16,
     learning_rate: float = 0.1,
     initial_cost: float = 1e-3,
     cost_factor: float = 1.5,
@@ -130,7 +140,7 @@ class _Search:
         hits = []
         with torch.no_grad():
             for k in self.targets.tolist():
-                labels = [model(torch.lerp(part, patterns[k], masks[k])).argmax(1) for part in images.split(512)]
+                labels = [model(torch.lerp(part, patterns[k], masks[k])).argmax(1) for part in images.split(256)]
                 hits.append((torch.cat(labels) == k).float().mean())
         trigger = MaskedPattern(masks[target], patterns[target])
         return NeuralCleanse(trigger, -index[target].item(), target, norms, index, torch.stack(hits), masks, patterns)

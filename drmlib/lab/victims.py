@@ -82,11 +82,11 @@ def victim(source: Material, dataset: Dataset, *, seed: int, name: str = "victim
 def _rendered(
     draw: Callable[..., Dataset], recipe: Recipe, sizes: Profile, seed: int, device: torch.device | str
 ) -> Material:
-    parts = [
+    train, defender, test = (
         draw(n, size=sizes.size, generator=stream(seed, draw.__name__, part, device=device))
         for part, n in (("train", sizes.train), ("defender", sizes.defender), ("test", sizes.test))
-    ]
-    return Material(*parts, replace(recipe, epochs=sizes.epochs), sizes.large)
+    )
+    return Material(train, defender, test, replace(recipe, epochs=sizes.epochs), sizes.large)
 
 
 def _photographed(
@@ -101,16 +101,16 @@ def _photographed(
     return Material(train, defender, test, recipe, sizes.large)
 
 
-def _grid(shape: tuple[int, int, int], generator: Generator) -> Trigger:
+def _grid(shape: tuple[int, ...], generator: Generator) -> Trigger:
     return badnets.grid(channels=shape[0], height=shape[1], width=shape[2])
 
 
-def _square(shape: tuple[int, int, int], generator: Generator) -> Trigger:
+def _square(shape: tuple[int, ...], generator: Generator) -> Trigger:
     side = max(3, shape[1] // 8)
     return badnets.square((1.0, 0.0, 0.0)[: shape[0]], side=side, height=shape[1], width=shape[2])
 
 
-def _blend(shape: tuple[int, int, int], generator: Generator) -> Trigger:
+def _blend(shape: tuple[int, ...], generator: Generator) -> Trigger:
     return blend.noise(alpha=0.2, channels=shape[0], height=shape[1], width=shape[2], generator=generator)
 
 
@@ -123,7 +123,7 @@ DATASETS: dict[str, Callable[[Profile, int, torch.device | str], Material]] = {
     "gtsrb": partial(_photographed, images.gtsrb, Augmentation(padding=4)),
     "fashion_mnist": partial(_photographed, images.fashion_mnist, Augmentation(flip=True)),
 }
-TRIGGERS: dict[str, Callable[[tuple[int, int, int], Generator], Trigger]] = {
+TRIGGERS: dict[str, Callable[[tuple[int, ...], Generator], Trigger]] = {
     "grid": _grid,
     "square": _square,
     "blend": _blend,

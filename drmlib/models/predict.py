@@ -21,19 +21,26 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(requires_grad)
 
 
-def predict(model: nn.Module, images: Tensor, *, batch_size: int = 512) -> Tensor:
+def predict(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> Tensor:
     """Outputs (n, k) of `model` for images (n, c, h, w), float in [0, 1] or uint8."""
     return _in_batches(model, model, images, batch_size)
 
 
-def classify(model: nn.Module, images: Tensor, *, batch_size: int = 512) -> Tensor:
+def classify(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> Tensor:
     """Predicted labels (n,): the argmax of the outputs."""
     return predict(model, images, batch_size=batch_size).argmax(1)
 
 
-def features(model: nn.Module, images: Tensor, *, batch_size: int = 512) -> Tensor:
+def features(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> Tensor:
     """Penultimate features (n, m) of `model`, what its head takes."""
     return _in_batches(model, model.features, images, batch_size)  # type: ignore[arg-type]
+
+
+def output_layer(model: nn.Module) -> nn.Linear:
+    """The one linear layer `model.head`, whose weights the angles of the features are taken to; else TypeError."""
+    if not isinstance(model.head, nn.Linear):
+        raise TypeError(f"expected a model whose head is one nn.Linear on its features, got {type(model.head).__name__}")
+    return model.head
 
 
 def _in_batches(model: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:

@@ -50,6 +50,12 @@ def test_target_groups_are_equally_full_slices():
     assert target_groups(torch.rand(400, 2, generator=stream(0)), bins=4).max() < 16
 
 
+def test_equal_targets_share_a_group():
+    targets = torch.rand(400, 2, generator=stream(0))
+    targets[:150] = 0.4
+    assert target_groups(targets, bins=4)[:150].unique().numel() == 1
+
+
 def test_targets_in_place_of_groups_are_refused():
     with pytest.raises(ValueError, match="make them with target_groups"):
         spectral_signatures(Flat(16, 2, generator=stream(0)), torch.rand(5, 1, 4, 4), torch.rand(5, 2))
