@@ -11,7 +11,7 @@ NAME = re.compile(r"(\d\d)_[a-z0-9_]+\.ipynb")
 
 
 class Notebook(NamedTuple):
-    """One notebook of the course; `number` has two digits, `title` is its first heading."""
+    """One notebook of the course; `number` has two digits, `title` is its first heading without the number."""
 
     number: str
     path: Path
@@ -66,7 +66,7 @@ def _one(name: str, notebooks: list[Notebook]) -> Notebook:
 def _title(path: Path) -> str:
     cells: list[dict[str, Any]] = json.loads(path.read_bytes())["cells"]
     for cell in cells:
-        heading = re.search(r"^# +(.+)$", "".join(cell["source"]), re.MULTILINE)
+        heading = re.search(r"^# +(?:\d\d[ .:]+)?(.+)$", "".join(cell["source"]), re.MULTILINE)
         if cell["cell_type"] == "markdown" and heading:
             return heading[1].strip()
     return path.stem

@@ -9,7 +9,7 @@ from tests.lab import notebooks
 
 @pytest.fixture
 def lessons(tmp_path):
-    notebooks.write(tmp_path / "00_start_here.ipynb", title="Start here")
+    notebooks.write(tmp_path / "00_start_here.ipynb", title="00 Start here")
     notebooks.write(tmp_path / "11_drmguard.ipynb", parameters=notebooks.PARAMETERS + "\nplot: bool = True  # draw")
     notebooks.write(tmp_path / "draft.ipynb")
     return course.discover(tmp_path)
