@@ -111,7 +111,7 @@ def score_histogram(
 
 def curves(series: Mapping[str, Sequence[float]], x_label: str, y_label: str, *, log: bool = False) -> Figure:
     """Named series over their index from 1, such as the loss of each epoch."""
-    figure = Figure(figsize=(5.5, 3), layout="constrained")
+    figure = Figure(figsize=(5.5, 3.4), layout="constrained")
     axis = figure.subplots()
     looks = zip(cycle(STYLES), cycle(MARKERS), colours(len(series)))
     for (name, values), (style, marker, colour) in zip(series.items(), looks, strict=False):
@@ -119,7 +119,7 @@ def curves(series: Mapping[str, Sequence[float]], x_label: str, y_label: str, *,
         axis.plot(range(1, len(values) + 1), values, style, marker=marker, markevery=every, color=colour, label=name)
     axis.set(xlabel=x_label, ylabel=y_label, yscale="log" if log else "linear")
     axis.grid(alpha=0.3)
-    axis.legend()
+    figure.legend(loc="outside lower center", ncols=min(3, len(series)), fontsize=8)
     return figure
 
 
@@ -133,7 +133,7 @@ def clouds(points: Mapping[str, Tensor], x_label: str, y_label: str, *, mark: Se
         axis.plot(*mark, "x", ms=14, mew=3, color="black", label="attacker's target")
     axis.set(xlabel=x_label, ylabel=y_label, aspect="equal")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
