@@ -110,7 +110,7 @@ def _claim(result: Result, claim: dict[str, Any]) -> str:
     band = escape(band_text(claim["at_least"], claim["at_most"]))
     return (
         f'<tr{_bad(not claim["holds"])}><td class="s">{_link(result)}, {claim["cell"]}</td>'
-        f'<th scope="row">{escape(claim["name"])}</th><td>{measured}</td><td>{band}</td>'
+        f'<th scope="row">{escape(claim["name"])}</th><td>{measured}</td><td class="s">{band}</td>'
         f'<td class="s">{verdict}</td><td>{escape(claim["source"])}</td></tr>'
     )
 
