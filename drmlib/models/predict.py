@@ -39,7 +39,9 @@ def features(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> Tens
 def output_layer(model: nn.Module) -> nn.Linear:
     """The one linear layer `model.head`, whose weights the angles of the features are taken to; else TypeError."""
     if not isinstance(model.head, nn.Linear):
-        raise TypeError(f"expected a model whose head is one nn.Linear on its features, got {type(model.head).__name__}")
+        raise TypeError(
+            f"expected a model whose head is one nn.Linear on its features, got {type(model.head).__name__}"
+        )
     return model.head
 
 

@@ -100,7 +100,7 @@ def fit(
     if recipe.frozen_norms:
         _freeze_norms(model)
     steps = max(1, len(dataset) // recipe.batch_size)
-    optimizer = _adamw(model, recipe)
+    optimizer = adamw(model, recipe)
     losses: list[float] = []
     rates: list[float] = []
     start = time.perf_counter()
@@ -142,7 +142,8 @@ def training_step(
     return loss.detach()
 
 
-def _adamw(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+def adamw(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW on the trainable parameters of `model`, as `recipe` says; no decay on biases and norms."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": recipe.weight_decay},

@@ -1,0 +1,25 @@
+"""python -m benchmarks [poisoning images training inversion]: runs them and prints one table of ratios."""
+
+import click
+import torch
+
+from benchmarks import images, inversion, poisoning, training
+from benchmarks.timing import Row, peak_memory, report
+
+ALL = {"poisoning": poisoning.run, "images": images.run, "training": training.run, "inversion": inversion.run}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(ALL)))
+def main(names: tuple[str, ...]) -> None:
+    """Speed beside plain references, as ratios (below 1: ours is faster). Without NAMES, all of them."""
+    rows: list[Row] = []
+    for name in names or ALL:
+        click.echo(f"{name} ...", err=True)
+        rows += ALL[name]()
+    click.echo(report(rows))
+    click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads, peak memory {peak_memory()} MB")
+
+
+if __name__ == "__main__":
+    main()

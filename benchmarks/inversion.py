@@ -1,0 +1,60 @@
+"""Neural Cleanse on all classes at once against one after another; DRMGuard against training the model it inspects."""
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.timing import Row, compare
+from drmlib.data.dataset import as_float
+from drmlib.data.faces import gaze_faces
+from drmlib.inversion.drmguard import drmguard
+from drmlib.inversion.neural_cleanse import neural_cleanse
+from drmlib.models.predict import frozen
+from drmlib.models.small_cnn import SmallCNN
+from drmlib.rng import stream
+from drmlib.training.fit import REGRESSION, adamw, training_step
+
+
+def run(steps: int = 10, classes: int = 16) -> list[Row]:
+    """`steps` steps of each search; DRMGuard's default has 300, the quick profile's training 750."""
+    data = gaze_faces(600, generator=stream(0, "faces"))
+    classifier = SmallCNN(classes, generator=stream(0, "weights")).to(memory_format=torch.channels_last)
+    rows = [
+        compare(
+            f"Neural Cleanse, {classes} classes at once, against one after another",
+            lambda: neural_cleanse(classifier, data.images, classes, steps=steps, generator=stream(0, "search")),
+            lambda: [one_class(classifier, data.images, k, steps) for k in range(classes)],
+            repeats=3,
+        )
+    ]
+    model = SmallCNN(2, generator=stream(0, "weights")).to(memory_format=torch.channels_last)
+    optimizer, g = adamw(model, REGRESSION), stream(0, "order")
+    index = torch.arange(64)
+
+    def inversion() -> None:
+        drmguard(model, data.images, explore_steps=steps, steps=2 * steps, generator=g)
+
+    def training() -> None:  # 6,000 images, 8 epochs, batches of 64: 7.5 times as many steps as explore_steps = 100
+        for _ in range(round(7.5 * steps)):
+            training_step(model.train(), optimizer, data, index, REGRESSION, generator=g)
+
+    return [
+        *rows,
+        compare("DRMGuard, against training the model, in proportion", inversion, training, repeats=3, target="< 1"),
+    ]
+
+
+def one_class(model: nn.Module, images: Tensor, target: int, steps: int, batch_size: int = 16) -> Tensor:
+    """The plain search for one class: mask and pattern as two parameters, fixed cost."""
+    g = stream(target, "one class")
+    mask, pattern = (torch.randn(c, *images.shape[2:], generator=g).requires_grad_() for c in (1, images.shape[1]))
+    optimizer = torch.optim.Adam([mask, pattern], lr=0.1, betas=(0.5, 0.9))
+    wanted = torch.full((batch_size,), target)
+    with frozen(model):
+        for _ in range(steps):
+            batch = as_float(images[torch.randint(len(images), (batch_size,), generator=g)])
+            outputs = model(torch.lerp(batch, pattern.sigmoid(), mask.sigmoid()))
+            loss = nn.functional.cross_entropy(outputs, wanted) + 1e-3 * mask.sigmoid().sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    return mask.detach().sigmoid()

@@ -1,0 +1,26 @@
+import pytest
+
+from benchmarks import images, inversion, poisoning, training
+from benchmarks.timing import compare, report
+
+
+def test_medians_and_the_ratio_by_hand():
+    """A clock by which ours takes 1, 2, 9 and the reference 1, 1, 3: medians 2 and 1, ratios 1, 2, 3, median 2."""
+    moments = iter([0, 1, 0, 1, 0, 2, 0, 1, 0, 9, 0, 3])
+    row = compare("x", lambda: None, lambda: None, repeats=3, clock=lambda: next(moments))
+    assert (row.ours, row.reference, row.ratio) == (2, 1, 2)
+    assert "2.00" in report([row])
+
+
+@pytest.mark.parametrize(
+    ("run", "arguments", "rows"),
+    [
+        (poisoning.run, {"n": 8}, 4),
+        (images.run, {"n": 16}, 3),
+        (training.run, {"n": 20, "batch_size": 8}, 1),
+        (inversion.run, {"steps": 1, "classes": 3}, 2),
+    ],
+)
+def test_each_benchmark_runs(run, arguments, rows):
+    measured = run(**arguments)
+    assert len(measured) == rows and all(row.ratio > 0 for row in measured)
