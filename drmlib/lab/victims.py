@@ -114,13 +114,15 @@ def _blend(shape: tuple[int, ...], generator: Generator) -> Trigger:
     return blend.noise(alpha=0.2, channels=shape[0], height=shape[1], width=shape[2], generator=generator)
 
 
+# No random crops: they cut a patch that is flush with the corner out of two in three poisoned images, whose wrong labels
+# then are noise; a small network did not learn the grid at all (attack success 0.06, clean accuracy lower by 0.05).
 DATASETS: dict[str, Callable[[Profile, int, torch.device | str], Material]] = {
     "gaze": partial(_rendered, faces.gaze_faces, REGRESSION),
     "head_pose": partial(_rendered, faces.head_pose_faces, REGRESSION),
     "signs": partial(_rendered, signs.signs, CLASSIFICATION),
-    "cifar10": partial(_photographed, images.cifar10, Augmentation(flip=True, padding=4)),
-    "cifar100": partial(_photographed, images.cifar100, Augmentation(flip=True, padding=4)),
-    "gtsrb": partial(_photographed, images.gtsrb, Augmentation(padding=4)),
+    "cifar10": partial(_photographed, images.cifar10, Augmentation(flip=True)),
+    "cifar100": partial(_photographed, images.cifar100, Augmentation(flip=True)),
+    "gtsrb": partial(_photographed, images.gtsrb, Augmentation()),
     "fashion_mnist": partial(_photographed, images.fashion_mnist, Augmentation(flip=True)),
 }
 TRIGGERS: dict[str, Callable[[tuple[int, ...], Generator], Trigger]] = {
