@@ -114,7 +114,7 @@ def _blend(shape: tuple[int, ...], generator: Generator) -> Trigger:
     return blend.noise(alpha=0.2, channels=shape[0], height=shape[1], width=shape[2], generator=generator)
 
 
-# No random crops: they cut a patch that is flush with the corner out of two in three poisoned images, whose wrong labels
+# No random crops: they cut a patch flush with the corner out of two in three poisoned images, whose wrong labels
 # then are noise; a small network did not learn the grid at all (attack success 0.06, clean accuracy lower by 0.05).
 DATASETS: dict[str, Callable[[Profile, int, torch.device | str], Material]] = {
     "gaze": partial(_rendered, faces.gaze_faces, REGRESSION),

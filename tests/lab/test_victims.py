@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from drmlib.lab import victims
+from drmlib.rng import stream
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    profile = victims.PROFILES["quick"]._replace(train=40, defender=8, test=12, epochs=1)
+    monkeypatch.setitem(victims.PROFILES, "quick", profile)
+    monkeypatch.setenv("DRMLIB_CACHE", "off")
+
+
+@pytest.mark.parametrize("name", ["gaze", "head_pose", "signs"])
+def test_rendered_material_is_disjoint_and_follows_its_seed(tiny, name):
+    one, two, other = (victims.material(name, "quick", seed=seed, device="cpu") for seed in (0, 0, 1))
+    assert [len(part) for part in one[:3]] == [40, 8, 12] and one.recipe.epochs == 1
+    assert torch.equal(one.train.images, two.train.images)
+    assert not torch.equal(one.train.images, other.train.images)
+    assert not torch.equal(one.train.images[:8], one.defender.images)
+
+
+def test_a_benign_and_a_poisoned_victim_of_one_seed_start_from_the_same_weights(tiny):
+    source = victims.material("gaze", "quick", seed=0, device="cpu")
+    one, two, other = (victims.victim(source, source.train, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one.head.weight, two.head.weight) and not torch.equal(one.head.weight, other.head.weight)
+
+
+@pytest.mark.parametrize("name", list(victims.TRIGGERS))
+def test_triggers_fit_the_images_of_the_data_set(tiny, name):
+    test = victims.material("signs", "quick", seed=0, device="cpu").test
+    assert victims.trigger(name, test, generator=stream(0))(test.images).shape == test.images.shape
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: victims.material("faces", "quick", seed=0, device="cpu"),
+            "unknown dataset 'faces'; valid: gaze, head",
+        ),
+        (lambda: victims.material("gaze", "fast", seed=0, device="cpu"), "unknown profile 'fast'; valid: quick, stand"),
+    ],
+)
+def test_unknown_names_are_answered_with_the_valid_ones(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_named_set_that_is_absent_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("DRMLIB_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="signs"):
+        victims.material("cifar10", "quick", seed=0, device="cpu")

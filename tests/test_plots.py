@@ -1,0 +1,49 @@
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from drmlib import plots
+from drmlib.data.dataset import GAZE, HEAD_POSE
+from drmlib.metrics import Estimate
+
+IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+HALF = Estimate(0.5, 0.4, 0.6, 10)
+
+FIGURES = {
+    "intervals": lambda: plots.intervals({"a": HALF, "b": HALF}, "rate", bounds=[0.5]),
+    "strips": lambda: plots.strips({"benign": [1.0, 2.0], "backdoored": [0.1]}, "score", threshold=0.5),
+    "score_histogram": lambda: plots.score_histogram(torch.arange(9.0), torch.arange(9) > 6, "score"),
+    "curves": lambda: plots.curves({"a": [3, 2, 1], "b": [1, 1, 1]}, "epoch", "loss", log=True),
+    "clouds": lambda: plots.clouds({"a": torch.rand(4, 2), "b": torch.rand(4, 2)}, "x", "y", mark=(0, 0)),
+    "repairs": lambda: plots.repairs((1, 2), {"a": (1, 1)}, "clean error", "attack error"),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_charts_name_their_axes(name):
+    figure = FIGURES[name]()
+    figure.draw_without_rendering()
+    axis = figure.axes[0]
+    assert isinstance(figure, Figure) and axis.get_xlabel()
+    assert axis.get_ylabel() or axis.get_yticklabels()
+
+
+def test_series_differ_by_marker_and_not_by_colour_alone():
+    lines = plots.curves({"a": [1, 2], "b": [2, 1]}, "x", "y").axes[0].lines
+    assert len({line.get_marker() for line in lines}) == len({line.get_linestyle() for line in lines}) == 2
+
+
+def test_a_grid_has_one_axis_an_image_and_its_title():
+    figure = plots.image_grid(IMAGES, ["one", "two"], columns=3)
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["one", "two", ""]
+    assert sum(bool(axis.images) for axis in figure.axes) == 5
+
+
+@pytest.mark.parametrize(("task", "order"), [(GAZE, (0, 1)), (HEAD_POSE, (1, 0))])
+def test_an_arrow_to_the_right_points_right(task, order):
+    """Yaw alone: gaze has it second, head pose first; the arrow's tip is right of its foot and level with it."""
+    yaw = torch.zeros(1, len(task.outputs))
+    yaw[0, order[1]] = 0.5
+    figure = plots.direction_arrows(IMAGES[:1], {"truth": yaw}, task)
+    arrow = figure.axes[0].texts[0]
+    assert arrow.xy[0] > arrow.xyann[0] and arrow.xy[1] == pytest.approx(arrow.xyann[1])
