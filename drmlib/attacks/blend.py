@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 from drmlib.attacks.badnets import check_shape
 from drmlib.data.dataset import as_bytes
 
+CHUNK = 128  # images of 32 x 32 make 1.5 MB of integers
+
 
 class Blend(NamedTuple):
     """Trigger x' = (1 - alpha) x + alpha pattern.
@@ -32,10 +34,13 @@ class Blend(NamedTuple):
         return torch.lerp(images, pattern.to(images.dtype), self.alpha)
 
     def _blend_bytes(self, images: Tensor, pattern: Tensor) -> Tensor:
-        """(256 - a) x + a p + 128 stays below 2^16, so 16 unsigned bits would do; int32 is what torch shifts."""
+        """In int32, for 16 signed bits overflow, and a few images at a time, so that the integers stay in cache."""
         a = round(256 * self.alpha)
         offset = as_bytes(pattern).int() * a + 128
-        return (images.int().mul_(256 - a).add_(offset) >> 8).to(torch.uint8)
+        blended = torch.empty_like(images)
+        for part, out in zip(images.split(CHUNK), blended.split(CHUNK), strict=True):
+            out.copy_(part.int().mul_(256 - a).add_(offset).bitwise_right_shift_(8))
+        return blended
 
 
 def noise(*, alpha: float = 0.2, channels: int = 3, height: int = 32, width: int = 32, generator: Generator) -> Blend:
