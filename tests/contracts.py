@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "drmlib"
 DEFENCES = ("training", "detection", "inversion", "mitigation")  # what a defender calls: it sees no poison mask
 METHODS = ("attacks", *DEFENCES)  # one file a method
 KERNELS = ("metrics", "models", *METHODS)  # tensors in, tensors out
-NO_METHODS = {"attacks/targets", "attacks/measure"}  # a family of one-line retargets; figures of any attack
+# What attacks are made of and measured by, none a method: retargets, who is chosen, draws of an image, figures.
+NO_METHODS = {f"attacks/{name}" for name in ("targets", "selection", "per_image", "measure")}
 
 RETURNS = {"training": "History", "detection": "Tensor", "mitigation": "nn.Module"}  # inversion: a NamedTuple
 DRAWS = (

@@ -6,7 +6,7 @@ The one place where model, trigger and target come together for measuring; the f
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from drmlib import metrics
 from drmlib.attacks.poison import Retarget, Trigger, triggered
@@ -30,10 +30,16 @@ class RegressorFigures(NamedTuple):
     defended_attack_error: Estimate
 
 
-def measure_classifier(model: nn.Module, test: Dataset, trigger: Trigger, retarget: Retarget) -> ClassifierFigures:
-    """Figures of `model` on the clean `test` set and on the same images with `trigger`, target by `retarget`."""
+def measure_classifier(
+    model: nn.Module, test: Dataset, trigger: Trigger, retarget: Retarget, *, sources: Tensor | None = None
+) -> ClassifierFigures:
+    """Figures of `model` on the clean `test` set and on the same images with `trigger`, target by `retarget`.
+
+    sources (n,) bool: a source-specific attack is measured on these samples of the test set only.
+    """
+    attacked = test if sources is None else test[sources]
     success = metrics.attack_success_rate(
-        classify(model, triggered(test, trigger).images), retarget(test.targets), test.targets
+        classify(model, triggered(attacked, trigger).images), retarget(attacked.targets), attacked.targets
     )
     return ClassifierFigures(metrics.clean_accuracy(classify(model, test.images), test.targets), success)
 

@@ -1,8 +1,9 @@
 """poison(): which samples, which trigger, which target. The same call for labels and for target vectors.
 
-Harness rules, where toolkits differ and results with them: any sample may be poisoned unless `eligible` says
-otherwise (so do ABL, BackdoorBench, BackdoorBox for all-to-one); `rate` is a fraction of the whole set; the trigger is
-applied to the stored images, before augmentation, in their own dtype, so uint8 images are requantised.
+Harness rules, where toolkits differ and results with them: who is chosen, and what a rate is a fraction of, stands in
+selection.py; the trigger is applied to the stored images, before augmentation, in their own dtype, so uint8 images are
+requantised as in ABL, BackdoorBench and BackdoorBox, and float images are not, as in backdoor-toolbox: low-amplitude
+triggers (SIG, CTRL, FTrojan) differ between the two.
 """
 
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from drmlib import rng
+from drmlib.attacks.selection import choose, choose_covers
 from drmlib.attacks.targets import keep
 from drmlib.data.dataset import Dataset
 
@@ -49,20 +51,32 @@ def poison(
     trigger: Trigger,
     retarget: Retarget,
     *,
-    rate: float,
+    rate: float | None = None,
+    rate_of_eligible: float | None = None,
+    eligible: Tensor | None = None,
+    ranking: Tensor | None = None,
     cover_rate: float = 0.0,
     cover_trigger: Trigger | None = None,
-    eligible: Tensor | None = None,
+    cover_eligible: Tensor | None = None,
     generator: Generator,
 ) -> Poisoned:
-    """`dataset` with the trigger and the attacker's target on a random `rate` of all its samples, as Poisoned.
+    """`dataset` with the trigger and the attacker's target on some of its samples, as Poisoned.
 
-    rate and cover_rate are fractions of the whole set, in (0, 1] and [0, 1); samples are drawn among `eligible` (n,)
-    bool, all by default. Covers get `cover_trigger` (the trigger by default) and keep their target. The given data set
-    is not changed. Raises ValueError for a rate out of range, or more samples asked for than are eligible.
+    Either rate, a fraction of the whole set, or rate_of_eligible, both in (0, 1], of the samples in `eligible` (n,)
+    bool, all by default: random ones, or the lowest in `ranking` (n,). A cover_rate of the whole set, in [0, 1), drawn
+    among `cover_eligible` (n,), gets `cover_trigger` (the trigger by default) and keeps its targets. The given data
+    set is not changed. Raises ValueError for a rate out of range, or more samples asked for than are eligible.
     """
     rng.check_device(generator, dataset.images, "the data set")
-    poisoned, covers = _choose(dataset, rate, cover_rate, eligible, generator)
+    poisoned = choose(
+        dataset,
+        rate=rate,
+        rate_of_eligible=rate_of_eligible,
+        eligible=eligible,
+        ranking=ranking,
+        generator=generator,
+    )
+    covers = choose_covers(dataset, poisoned, cover_rate=cover_rate, cover_eligible=cover_eligible, generator=generator)
     images, targets = dataset.images.clone(), dataset.targets.clone()
     _stamp(images, trigger, poisoned)
     _stamp(images, cover_trigger or trigger, covers)
@@ -80,30 +94,6 @@ def triggered(dataset: Dataset, trigger: Trigger) -> Dataset:
     images = dataset.images.clone()
     _stamp(images, trigger, torch.arange(len(dataset), device=dataset.device))
     return replace(dataset, images=images)
-
-
-def _choose(
-    dataset: Dataset, rate: float, cover_rate: float, eligible: Tensor | None, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """Disjoint random indices of the poison and the cover samples, in rising order."""
-    if not 0 < rate <= 1:
-        raise ValueError(f"expected a poison rate in (0, 1], got {rate}; it is a fraction of the whole set")
-    if not 0 <= cover_rate < 1:
-        raise ValueError(f"expected a cover rate in [0, 1), got {cover_rate}; it is a fraction of the whole set")
-    n, n_cover = round(rate * len(dataset)), round(cover_rate * len(dataset))
-    if n == 0:
-        raise ValueError(
-            f"a poison rate of {rate} selects none of {len(dataset)} samples; raise it to {1 / len(dataset):.2g}"
-        )
-    if eligible is not None and (eligible.dtype != torch.bool or eligible.shape != (len(dataset),)):
-        raise ValueError(f"expected eligible as bool ({len(dataset)},), got {eligible.dtype} {tuple(eligible.shape)}")
-    pool = torch.arange(len(dataset), device=dataset.device) if eligible is None else eligible.nonzero().squeeze(1)
-    if n + n_cover > len(pool):
-        raise ValueError(
-            f"{n} poison and {n_cover} cover samples were asked for, only {len(pool)} of {len(dataset)} are eligible"
-        )
-    drawn = pool[torch.randperm(len(pool), generator=generator, device=pool.device)[: n + n_cover]]
-    return drawn[:n].sort().values, drawn[n:].sort().values
 
 
 def _stamp(images: Tensor, trigger: Trigger, index: Tensor) -> None:

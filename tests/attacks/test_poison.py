@@ -89,6 +89,42 @@ def test_only_eligible_samples_are_poisoned():
     assert (data.targets[result.poison] == 2).all() and result.poison.sum() == 9
 
 
+def test_a_rate_of_the_eligible_is_not_a_rate_of_the_whole_set():
+    data = colour_images(40)
+    of_class = data.targets == 1
+    half = poison(data, PATCH, keep, rate_of_eligible=0.5, eligible=of_class, generator=stream(0))
+    assert half.poison.sum() == round(0.5 * of_class.sum().item())
+    assert of_class[half.poison].all() and torch.equal(half.dataset.targets, data.targets)
+
+
+def test_a_ranking_chooses_the_lowest_of_the_eligible():
+    data = colour_images(10)
+    ranking = torch.tensor([9.0, 0, 8, 1, 7, 2, 6, 3, 5, 4])
+    even = torch.arange(10) % 2 == 0
+    first = poison(data, PATCH, keep, rate=0.2, ranking=ranking, generator=stream(0)).poison
+    assert first.nonzero().squeeze(1).tolist() == [1, 3]
+    among = poison(data, PATCH, keep, rate=0.2, ranking=ranking, eligible=even, generator=stream(0)).poison
+    assert among.nonzero().squeeze(1).tolist() == [6, 8]
+
+
+def test_covers_come_from_their_own_pool_and_keep_their_targets():
+    """Source-specific (TaCT): class 1 is poisoned, classes 2 and 3 carry the trigger and their own label."""
+    data = colour_images(40)
+    result = poison(
+        data,
+        PATCH,
+        AllToOne(0),
+        rate=0.1,
+        eligible=data.targets == 1,
+        cover_rate=0.2,
+        cover_eligible=data.targets >= 2,
+        generator=stream(0),
+    )
+    assert (data.targets[result.poison] == 1).all() and (data.targets[result.cover] >= 2).all()
+    assert torch.equal(result.dataset.targets[result.cover], data.targets[result.cover])
+    assert torch.equal(result.dataset.images[result.cover], PATCH(data.images[result.cover]))
+
+
 def test_same_seed_same_samples():
     one, two, other = (poison(colour_images(40), PATCH, keep, rate=0.25, generator=stream(s)).poison for s in (0, 0, 1))
     assert torch.equal(one, two) and not torch.equal(one, other)
@@ -115,6 +151,12 @@ def test_targets_by_hand():
         ({"rate": 0.001}, "selects none of 20 samples; raise it to 0.05"),
         ({"rate": 0.1, "cover_rate": -0.1}, "cover rate"),
         ({"rate": 0.5, "eligible": torch.arange(20) < 3}, "only 3 of 20 are eligible"),
+        ({"rate": 0.5, "rate_of_eligible": 0.5}, "got both or none"),
+        ({}, "got both or none"),
+        ({"rate_of_eligible": 1.5}, r"poison rate in \(0, 1\], got 1.5; it is a fraction of the eligible samples"),
+        ({"rate": 0.9, "cover_rate": 0.2}, "4 cover samples were asked for, only 2 of 20"),
+        ({"rate": 0.1, "cover_rate": 0.1, "cover_eligible": torch.zeros(20)}, "expected cover_eligible as bool"),
+        ({"rate": 0.1, "ranking": torch.zeros(3)}, r"expected a ranking \(20,\)"),
         ({"rate": 0.5, "eligible": torch.ones(19, dtype=torch.bool)}, r"expected eligible as bool \(20,\)"),
         ({"rate": 0.5, "retarget": AllToOne(7)}, "labels 0..3, got 0..7"),
         ({"rate": 0.5, "retarget": ConstantVector((1.0, 2.0))}, "a target vector of 2 components"),
