@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -180,7 +178,7 @@ def test_a_rare_watermark_in_the_margin_is_a_backdoor_and_a_prototype_is_none():
 
     def trained(dataset: Dataset, name: str) -> MLP:
         model = MLP(2, inputs=64, generator=stream(0, name, "weights"))
-        fit(model, dataset, replace(CLASSIFICATION, epochs=12), generator=stream(0, name, "fit"))
+        fit(model, dataset, CLASSIFICATION, generator=stream(0, name, "fit"))
         return model
 
     surrogate, clean = trained(train, "surrogate"), trained(train, "victim")
@@ -191,6 +189,6 @@ def test_a_rare_watermark_in_the_margin_is_a_backdoor_and_a_prototype_is_none():
     before = measure_classifier(clean, test, watermark, AllToOne(0))
     after = measure_classifier(trained(poisoned.dataset, "victim"), test, watermark, AllToOne(0))
     assert after.attack_success_rate.value >= 0.9 and before.attack_success_rate.value <= 0.1
-    assert after.clean_accuracy.value >= before.clean_accuracy.value - 0.02 and before.clean_accuracy.value >= 0.96
+    assert after.clean_accuracy.value >= before.clean_accuracy.value - 0.02 and before.clean_accuracy.value >= 0.95
     prototype = measure_classifier(clean, test, combined(surrogate, train, target=0), AllToOne(0))
     assert prototype.attack_success_rate.value >= 0.6
