@@ -14,8 +14,10 @@ PACKAGE = Path(__file__).parent.parent / "drmlib"
 DEFENCES = ("training", "detection", "inversion", "mitigation")  # what a defender calls: it sees no poison mask
 METHODS = ("attacks", *DEFENCES)  # one file a method
 KERNELS = ("metrics", "models", *METHODS)  # tensors in, tensors out
-# What attacks are made of and measured by, none a method: retargets, who is chosen, draws of an image, figures.
-NO_METHODS = {f"attacks/{name}" for name in ("targets", "selection", "per_image", "measure")}
+# What attacks are made of and measured by, none a method with a paper of its own name.
+NO_METHODS = {
+    f"attacks/{name}" for name in "targets selection per_image learned adversarial measure visibility".split()
+}
 
 RETURNS = {"training": "History", "detection": "Tensor", "mitigation": "nn.Module"}  # inversion: a NamedTuple
 DRAWS = (

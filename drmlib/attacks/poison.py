@@ -99,7 +99,7 @@ def triggered(dataset: Dataset, trigger: Trigger) -> Dataset:
 def _stamp(images: Tensor, trigger: Trigger, index: Tensor) -> None:
     """Overwrites images[index] with what the trigger makes of them, CHUNK_BYTES at a time."""
     chunk = max(1, CHUNK_BYTES // max(1, images[0].numel() * images.element_size()))
-    for part in index.split(chunk):
+    for part in index.split(chunk) if len(index) else ():
         clean = images[part]
         stamped = trigger(clean)
         if stamped.shape != clean.shape or stamped.dtype != clean.dtype:

@@ -1,0 +1,311 @@
+"""What the name of an attack stands for: trigger, who is poisoned, covers and rate, put together as its paper does.
+
+The default rates are the paper's or, where the paper names none, those of the toolkits that the trigger's file names.
+Learned triggers are learned here, for as many steps as EFFORT says: that is all that the profiles change.
+"""
+
+import torch
+from torch.nn import functional as F
+
+from drmlib.attacks import (
+    adaptive_blend,
+    adaptive_patch,
+    badnets,
+    blend,
+    bpp,
+    composite,
+    ctrl,
+    dfst,
+    feature_collision,
+    ftrojan,
+    input_aware,
+    issba,
+    k_way,
+    latent_backdoor,
+    lira,
+    low_frequency,
+    refool,
+    rotation,
+    sig,
+    tact,
+    tape,
+    trojan,
+    trojannn,
+    wanet,
+)
+from drmlib.attacks.label_consistent import LabelConsistent
+from drmlib.attacks.poison import Retarget, triggered
+from drmlib.attacks.targets import AllToAll, AllToOne
+from drmlib.lab.session import lookup
+from drmlib.lab.staging import Case, Plan, Staged
+from drmlib.lab.victims import Material, untrained, victim
+from drmlib.rng import stream
+
+EFFORT = {"quick": 600, "standard": 4000, "paper": 20_000}  # training steps of a learned trigger
+BANK = 500  # images of the attacker's own that partners, reflections and foreign triggers are taken from
+
+
+def stage(name: str, source: Material, retarget: Retarget, *, profile: str, seed: int, rate: float = 0.0) -> Staged:
+    """The attack called `name` carried out on source.train. rate: of the whole set; 0 for the attack's own."""
+    table = REGRESSOR if source.train.task.is_regression else CLASSIFIER
+    plan, steps = lookup("attack", name, table), lookup("profile", profile, EFFORT)
+    case = Case(source, retarget, rate or plan.rate, seed, steps)
+    if plan.of_class and not rate and isinstance(retarget, AllToOne):
+        case = case._replace(rate=plan.rate * case.of_target.float().mean().item())
+    return plan.carry_out(case)
+
+
+# Patches
+
+
+def _grid(case: Case) -> Staged:
+    return case.poison(badnets.grid(**case.shape))
+
+
+def _square(case: Case) -> Staged:
+    shape = case.shape
+    colour = (1.0, 0.0, 0.0)[: shape.pop("channels")]
+    return case.poison(badnets.square(colour, side=max(3, shape["height"] // 8), **shape))
+
+
+def _four_corners(case: Case) -> Staged:
+    return case.poison(badnets.four_corners(**case.shape))
+
+
+def _trojan(case: Case) -> Staged:
+    return case.poison(trojan.reversed_patch(**case.shape))
+
+
+def _random_square(case: Case) -> Staged:
+    return case.poison(trojan.random_square(**case.shape, generator=stream(case.seed, "trigger")))
+
+
+def _tape(case: Case) -> Staged:
+    return case.poison(tape.Tape())
+
+
+# The whole image
+
+
+def _blend(case: Case) -> Staged:
+    return case.poison(blend.noise(alpha=0.2, **case.shape, generator=stream(case.seed, "trigger")))
+
+
+def _blend_per_image(case: Case) -> Staged:
+    return case.poison(blend.BlendPerImage(0.2))
+
+
+def _low_frequency(case: Case) -> Staged:
+    return case.poison(low_frequency.smooth_noise(**case.shape, generator=stream(case.seed, "trigger")))
+
+
+def _ftrojan(case: Case) -> Staged:
+    return case.poison(ftrojan.ftrojan(**case.shape))
+
+
+def _refool(case: Case) -> Staged:
+    return case.poison(refool.reflections(case.train.images[:BANK], generator=case.stream("trigger")))
+
+
+def _bpp(case: Case) -> Staged:
+    trigger = bpp.Bpp()
+    negative = bpp.BppNegative(trigger, case.train.images[:BANK])
+    return case.poison(trigger, cover_rate=case.rate, cover_trigger=negative)
+
+
+def _wanet(case: Case) -> Staged:
+    trigger = wanet.warp(**case.size, generator=stream(case.seed, "trigger"))
+    return case.poison(trigger, cover_rate=2 * case.rate, cover_trigger=trigger.noise(case.seed))
+
+
+def _rotation(case: Case) -> Staged:
+    return case.poison(rotation.Rotation())
+
+
+# Who is poisoned, and to what
+
+
+def _all_to_all(case: Case) -> Staged:
+    classes = len(case.train.task.outputs)
+    return case._replace(retarget=AllToAll(classes)).poison(badnets.grid(**case.shape))
+
+
+def _tact(case: Case) -> Staged:
+    """Class 1 is the source and the two after it are covers, or their successors where one is the target."""
+    label = case.label
+    source, *covers = [k for k in range(1, len(case.train.task.outputs)) if k != label][:3]
+    trigger = tact.tile(**case.shape, generator=stream(case.seed, "trigger"))
+    poisoned = tact.tact(
+        case.train,
+        trigger,
+        case.retarget,
+        source=source,
+        cover_classes=tuple(covers),
+        rate=case.rate,
+        cover_rate=case.rate,
+        generator=case.stream("poison"),
+    )
+    return Staged(poisoned, trigger, case.retarget, (source,))
+
+
+def _adaptive_blend(case: Case) -> Staged:
+    trigger = adaptive_blend.noise(**case.shape, generator=stream(case.seed, "trigger"))
+    return case.poison(trigger, cover_rate=case.rate)._replace(trigger=trigger.inference())
+
+
+def _adaptive_patch(case: Case) -> Staged:
+    trigger = adaptive_patch.patches(**case.shape, generator=stream(case.seed, "trigger"))
+    return case.poison(trigger, cover_rate=2 * case.rate)._replace(trigger=trigger.inference())
+
+
+def _k_way(case: Case) -> Staged:
+    trigger = k_way.pixels(**case.shape)
+    return case.poison(trigger, cover_rate=case.rate)._replace(trigger=trigger.inference())
+
+
+def _composite(case: Case) -> Staged:
+    """The two classes after the target's are joined; at inference partners come from the defender's, unseen images."""
+    first, second = [k for k in range(len(case.train.task.outputs)) if k != case.label][:2]
+    poisoned = composite.composite(
+        case.train,
+        first=first,
+        second=second,
+        target=case.label,
+        rate=case.rate,
+        cover_rate=case.rate,
+        generator=case.stream("poison"),
+    )
+    partners = case.source.defender
+    trigger = composite.Composite(partners.images[partners.targets == second])
+    return Staged(poisoned, trigger, case.retarget, (first,))
+
+
+# Clean label
+
+
+def _sig(case: Case) -> Staged:
+    trigger = sig.sinusoid(**case.shape)
+    return case.clean_label(trigger, trigger)
+
+
+def _ctrl(case: Case) -> Staged:
+    trigger = ctrl.ctrl(**case.shape)
+    return case.clean_label(trigger, trigger)
+
+
+def _label_consistent(case: Case) -> Staged:
+    trigger = badnets.four_corners(**case.shape)
+    weakened = LabelConsistent(case.surrogate(), trigger, torch.tensor(case.label), epsilon=16 / 255, steps=20)
+    return case.clean_label(weakened, trigger)
+
+
+def _feature_collision(case: Case) -> Staged:
+    trigger = badnets.four_corners(**case.shape)
+    instances = triggered(case.train[~case.of_target][:BANK], trigger).images
+    return case.clean_label(feature_collision.FeatureCollision(case.surrogate(), instances), trigger)
+
+
+def _clean_label_regression(case: Case) -> Staged:
+    trigger = _square(case).trigger
+    weakened = LabelConsistent(
+        case.surrogate(), trigger, torch.tensor(case.vector), loss=F.l1_loss, epsilon=16 / 255, steps=20
+    )
+    return case.clean_label(weakened, trigger)
+
+
+# Learned
+
+
+def _trojannn(case: Case) -> Staged:
+    return case.poison(
+        trojannn.trojannn(case.surrogate(), case.train.images, steps=case.steps, generator=case.stream("trojannn"))
+    )
+
+
+def _latent_backdoor(case: Case) -> Staged:
+    return case.poison(
+        latent_backdoor.latent_backdoor(
+            case.surrogate(), case.train, case.of_target, steps=case.steps, generator=case.stream("latent backdoor")
+        )
+    )
+
+
+def _input_aware(case: Case) -> Staged:
+    trigger = input_aware.input_aware(
+        untrained(case.source, seed=case.seed + 1000),
+        case.train,
+        case.retarget,
+        case.source.recipe,
+        width=case.width,
+        mask_steps=case.steps // 4,
+        steps=2 * case.steps,
+        generator=case.stream("input-aware"),
+    )
+    foreign = input_aware.CrossTrigger(trigger, case.train.images[:BANK])
+    return case.poison(trigger, cover_rate=case.rate, cover_trigger=foreign)
+
+
+def _lira(case: Case) -> Staged:
+    return case.poison(
+        lira.lira(
+            untrained(case.source, seed=case.seed + 1000),
+            case.train,
+            case.retarget,
+            case.source.recipe,
+            width=case.width,
+            steps=case.steps,
+            generator=case.stream("lira"),
+        )
+    )
+
+
+def _issba(case: Case) -> Staged:
+    trigger, _ = issba.issba(case.train, width=case.width, steps=case.steps, generator=case.stream("issba"))
+    return case.poison(trigger)
+
+
+def _dfst(case: Case) -> Staged:
+    """One round of detoxification: a first victim, its injector, and the injector's images as covers."""
+    trigger = dfst.dfst(case.train, width=case.width, steps=case.steps // 2, generator=case.stream("dfst"))
+    first = victim(case.source, case.poison(trigger).poisoned.dataset, seed=case.seed + 1000, name="before detox")
+    injector = dfst.detoxicant(first, case.train, trigger, steps=case.steps // 4, generator=case.stream("injector"))
+    return case.poison(trigger, cover_rate=case.rate, cover_trigger=injector)
+
+
+_ANY_TASK = {
+    "grid": Plan(0.1, _grid),
+    "square": Plan(0.1, _square),
+    "four_corners": Plan(0.1, _four_corners),
+    "trojan": Plan(0.1, _trojan),
+    "random_square": Plan(0.1, _random_square),
+    "blend": Plan(0.1, _blend),
+    "blend_per_image": Plan(0.1, _blend_per_image),
+    "low_frequency": Plan(0.1, _low_frequency),
+    "ftrojan": Plan(0.1, _ftrojan),
+    "refool": Plan(0.1, _refool),
+    "bpp": Plan(0.1, _bpp),
+    "wanet": Plan(0.1, _wanet),
+    "rotation": Plan(0.05, _rotation),
+    "adaptive_blend": Plan(0.01, _adaptive_blend),
+    "adaptive_patch": Plan(0.01, _adaptive_patch),
+    "k_way": Plan(0.01, _k_way),
+    "sig": Plan(1.0, _sig, of_class=True),
+    "ctrl": Plan(0.5, _ctrl, of_class=True),
+    "trojannn": Plan(0.1, _trojannn),
+    "latent_backdoor": Plan(0.1, _latent_backdoor),
+    "input_aware": Plan(0.1, _input_aware),
+    "lira": Plan(0.1, _lira),
+    "issba": Plan(0.1, _issba),
+    "dfst": Plan(0.1, _dfst),
+}
+CLASSIFIER = _ANY_TASK | {
+    "all_to_all": Plan(0.1, _all_to_all),
+    "tact": Plan(0.01, _tact),
+    "composite": Plan(0.05, _composite),
+    "label_consistent": Plan(0.5, _label_consistent, of_class=True),
+    "feature_collision": Plan(0.5, _feature_collision, of_class=True),
+}
+REGRESSOR = _ANY_TASK | {
+    "tape": Plan(0.1, _tape),
+    "clean_label": Plan(0.05, _clean_label_regression),
+}
