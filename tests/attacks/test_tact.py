@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from drmlib.attacks.badnets import square
 from drmlib.attacks.measure import measure_classifier
 from drmlib.attacks.tact import tact, tile
 from drmlib.attacks.targets import AllToOne
@@ -39,8 +40,7 @@ def test_poison_from_the_source_and_covers_from_their_classes():
 def test_it_is_measured_on_the_source_class():
     """The planted classifier says 3 where a pixel is bright: all of class 1 fool it, and they alone are counted."""
     test = colour_images(30)
-    trigger = tile(height=8, width=8, generator=stream(0))
-    trigger = trigger._replace(pattern=torch.ones_like(trigger.pattern), mask=torch.ones_like(trigger.mask))
+    trigger = square((1.0, 0.0, 0.0), side=2, height=8, width=8)
     figures = measure_classifier(PlantedClassifier(), test, trigger, AllToOne(3), sources=test.targets == 1)
     assert figures.attack_success_rate.value == 1 and figures.attack_success_rate.n == 10
 
