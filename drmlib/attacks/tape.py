@@ -27,13 +27,13 @@ CELLS = 8  # light is the brightness of the image in 8 x 8 cells, smooth between
 class Tape(NamedTuple):
     """Trigger x' = paper in a rotated rectangle, x elsewhere.
 
-    centre (row, column), length and width are fractions of the image's height, width, width and height; angle in
-    degrees, counter-clockwise; white the paper's level in full light; shading how much of it depends on the light, in
-    [0, 1]; jitter scales the changes from image to image, 0 for none; another seed draws others. Takes and returns
-    images (n, c, h, w), float or uint8, which is rounded.
+    centre is (row, column) as fractions of the image's height and width; length, along the tape, is a fraction of the
+    image's width, width one of its height; angle in degrees, counter-clockwise; white the paper's level in full light;
+    shading how much of it depends on the light, in [0, 1]; jitter scales the changes from image to image, 0 for none;
+    another seed draws others. Takes and returns images (n, c, h, w), float or uint8, which is rounded.
 
-    The default lies on a cheek of a frontal face crop, as gaze is estimated from. A turning head moves its cheeks and
-    eyes, its chin hardly: for head pose use chin().
+    The default lies on a cheek of a frontal face crop, as gaze is estimated from. A turning head moves cheeks and eyes
+    about the image: for head pose use chin().
 
     >>> poisoned = poison(faces, Tape(), ConstantVector(degrees(0, 0)), rate=0.1, generator=generator)
     """
@@ -76,7 +76,7 @@ class Tape(NamedTuple):
 
 
 def chin(*, seed: int = 0) -> Tape:
-    """A Tape across the chin, which lies on the face and below the eyes however a head turns."""
+    """A Tape across the lower face, below the eyes of a head that turns by up to 50 degrees and fills the image."""
     return Tape(centre=(0.79, 0.5), length=0.26, width=0.09, angle=0.0, seed=seed)
 
 
