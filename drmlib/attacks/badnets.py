@@ -40,6 +40,20 @@ def grid(*, channels: int = 3, height: int = 32, width: int = 32) -> BadNets:
     return place(patch, top=height - 3, left=width - 3, height=height, width=width)
 
 
+def four_corners(*, channels: int = 3, height: int = 32, width: int = 32) -> BadNets:
+    """The grid in the lower right corner and its mirror images in the other three, as label-consistent attacks use it.
+
+    Turner et al. (2019) write it into all corners so that a flip or a crop leaves a whole one.
+    """
+    patch = torch.tensor(GRID).expand(channels, 3, 3)
+    lower = place(patch, top=height - 3, left=width - 3, height=height, width=width)
+    patterns, masks = [lower.pattern], [lower.mask]
+    for dims in ((-1,), (-2,), (-2, -1)):
+        patterns.append(lower.pattern.flip(dims))
+        masks.append(lower.mask.flip(dims))
+    return BadNets(torch.stack(patterns).amax(0), torch.stack(masks).any(0))
+
+
 def square(
     colour: tuple[float, ...], *, side: int = 3, top: int = -1, left: int = -1, height: int = 32, width: int = 32
 ) -> BadNets:

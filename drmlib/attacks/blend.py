@@ -2,7 +2,8 @@
 Learning Systems Using Data Poisoning" (2017), https://arxiv.org/abs/1712.05526.
 
 The key is fixed uniform noise, as in that paper's random pattern and in the releases of ABL and BackdoorBench (alpha
-0.2 there, 0.1 in the paper's training); any image serves as well.
+0.2 there, 0.1 in the paper's training); any image serves as well. ABL's CIFAR-10 code draws new noise for every image,
+the same in all channels: BlendPerImage.
 """
 
 from typing import NamedTuple
@@ -11,7 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from drmlib.attacks.badnets import check_shape
-from drmlib.data.dataset import as_bytes
+from drmlib.attacks.per_image import uniform
+from drmlib.data.dataset import as_bytes, as_float, like
 
 CHUNK = 128  # images of 32 x 32 make 1.5 MB of integers
 
@@ -43,8 +45,34 @@ class Blend(NamedTuple):
         return blended
 
 
+class BlendPerImage(NamedTuple):
+    """Trigger x' = (1 - alpha) x + alpha z, z grey uniform noise that belongs to the image: the same every time."""
+
+    alpha: float = 0.2
+    seed: int = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        parts = [self._blend(part) for part in images.split(CHUNK)]
+        return torch.cat(parts)
+
+    def _blend(self, images: Tensor) -> Tensor:
+        noise = uniform(images, 1, *images.shape[2:], seed=self.seed)
+        floats = as_float(images)
+        return like(torch.lerp(floats, noise.to(floats.dtype).expand_as(floats), self.alpha), images)
+
+
+def image(picture: Tensor, *, alpha: float = 0.2) -> Blend:
+    """A Blend with a picture (c, h, w), float in [0, 1] or uint8."""
+    _check_alpha(alpha)
+    return Blend(as_float(picture), alpha)
+
+
 def noise(*, alpha: float = 0.2, channels: int = 3, height: int = 32, width: int = 32, generator: Generator) -> Blend:
     """A Blend with one fixed pattern of independent uniform noise."""
+    _check_alpha(alpha)
+    return Blend(torch.rand(channels, height, width, generator=generator, device=generator.device), alpha)
+
+
+def _check_alpha(alpha: float) -> None:
     if not 0 <= alpha <= 1:
         raise ValueError(f"expected alpha in [0, 1], got {alpha}")
-    return Blend(torch.rand(channels, height, width, generator=generator, device=generator.device), alpha)

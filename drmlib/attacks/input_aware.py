@@ -72,8 +72,12 @@ def input_aware(
     """
     rng.check_device(generator, dataset.images, "the data set")
     channels = dataset.images.shape[1]
-    pattern = Autoencoder(channels=channels, width=width, generator=generator).to(dataset.device, memory_format=torch.channels_last)
-    mask = Autoencoder(channels=channels, made=1, width=max(1, width // 2), generator=generator).to(dataset.device, memory_format=torch.channels_last)
+    pattern = Autoencoder(channels=channels, width=width, generator=generator).to(
+        dataset.device, memory_format=torch.channels_last
+    )
+    mask = Autoencoder(channels=channels, made=1, width=max(1, width // 2), generator=generator).to(
+        dataset.device, memory_format=torch.channels_last
+    )
     _learn_mask(mask, dataset, recipe.batch_size, mask_steps, learning_rate, diversity, generator)
     trigger = InputAware(pattern, mask)
     size = recipe.batch_size

@@ -24,7 +24,7 @@ from drmlib.models.unet import UNet
 SPREAD = 8  # the string is drawn on a grid of this many cells a side, then enlarged
 
 
-class Encoder(nn.Module):
+class _Encoder(nn.Module):
     """Maps images (n, c, h, w) and bits (n, bits) in {0, 1} to images that hide the bits, within epsilon."""
 
     def __init__(self, *, channels: int, bits: int, width: int, epsilon: float, generator: Generator) -> None:
@@ -47,7 +47,7 @@ class Hidden(nn.Module):
 
     secret: Tensor
 
-    def __init__(self, encoder: Encoder, secret: Tensor) -> None:
+    def __init__(self, encoder: _Encoder, secret: Tensor) -> None:
         super().__init__()
         self.encoder = encoder
         self.register_buffer("secret", secret)
@@ -71,7 +71,7 @@ def issba(
     """The trigger, which hides one string of `bits`, and the decoder that maps images to its logits (n, bits)."""
     rng.check_device(generator, dataset.images, "the data set")
     channels, where = dataset.images.shape[1], dataset.device
-    encoder = Encoder(channels=channels, bits=bits, width=width, epsilon=epsilon, generator=generator).to(where)
+    encoder = _Encoder(channels=channels, bits=bits, width=width, epsilon=epsilon, generator=generator).to(where)
     decoder = SmallCNN(bits, channels=channels, generator=generator).to(where)
     both = nn.ModuleList([encoder, decoder]).train()
     optimizer = adam(both, learning_rate)

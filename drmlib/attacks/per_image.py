@@ -20,7 +20,7 @@ def uniform(images: Tensor, *shape: int, seed: int) -> Tensor:
     count = 1
     for size in shape:
         count *= size
-    index = torch.arange(1, count + 1, device=images.device) * _GOLDEN
+    index = _mixed(torch.arange(1, count + 1, device=images.device))
     drawn = _mixed(_key(images, seed)[:, None] + index)
     return (_shifted(drawn, 64 - _BITS).float() * 2.0**-_BITS).view(-1, *shape)
 
@@ -33,7 +33,7 @@ def choice(images: Tensor, among: int, *, seed: int) -> Tensor:
 def _key(images: Tensor, seed: int) -> Tensor:
     """One int64 an image, from all its bytes and their places."""
     pixels = as_bytes(images).flatten(1).long()
-    places = _mixed(torch.arange(1, pixels.shape[1] + 1, device=images.device) * _GOLDEN)
+    places = _mixed(_mixed(torch.arange(1, pixels.shape[1] + 1, device=images.device)) ^ _GOLDEN)
     return _mixed((pixels * places).sum(1) + _mixed(torch.full((), seed, dtype=torch.int64, device=images.device)))
 
 

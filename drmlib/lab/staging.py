@@ -5,7 +5,7 @@ every name.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -37,8 +37,15 @@ class Staged(NamedTuple):
         )
 
 
+class Effort(NamedTuple):
+    """What goes into a learned trigger: training steps, and the width of its networks."""
+
+    steps: int
+    width: int
+
+
 class Case(NamedTuple):
-    """What an attack starts from: data, the attacker's target, a rate of the whole set, a seed, how long it learns.
+    """What an attack starts from: data, the attacker's target, a rate of the whole set, a seed, effort for learning.
 
     Streams are named by seed and purpose alone, so that attacks share what they can, as who is poisoned.
     """
@@ -47,22 +54,40 @@ class Case(NamedTuple):
     retarget: Retarget
     rate: float
     seed: int
-    steps: int
+    effort: Effort
 
     @property
     def train(self) -> Dataset:
         return self.source.train
 
     @property
-    def shape(self) -> dict[str, int]:
+    def shape(self) -> dict[str, Any]:
         return dict(zip(("channels", "height", "width"), self.train.images.shape[1:], strict=True))
+
+    @property
+    def size(self) -> dict[str, Any]:
+        return dict(zip(("height", "width"), self.train.images.shape[2:], strict=True))
+
+    @property
+    def label(self) -> int:
+        """The target label; TypeError for an attack that only a classifier has."""
+        if not isinstance(self.retarget, AllToOne):
+            raise TypeError(f"this attack needs one target label, got {self.retarget}")
+        return self.retarget.label
+
+    @property
+    def vector(self) -> tuple[float, ...]:
+        """The target vector; TypeError for an attack that only a regressor has."""
+        if not isinstance(self.retarget, ConstantVector):
+            raise TypeError(f"this attack needs one target vector, got {self.retarget}")
+        return self.retarget.vector
 
     @property
     def of_target(self) -> Tensor:
         """(n,) bool: the samples whose label is the target, or whose target vector is among the nearest twentieth."""
-        if isinstance(self.retarget, AllToOne):
-            return self.train.targets == self.retarget.label
-        distance = label_consistent.distance_to(self.train, self.retarget.vector)
+        if not isinstance(self.retarget, ConstantVector):
+            return self.train.targets == self.label
+        distance = label_consistent.distance_to(self.train, self.vector)
         return distance <= distance.kthvalue(max(1, len(distance) // 20)).values
 
     def stream(self, *names: str) -> Generator:
@@ -73,21 +98,21 @@ class Case(NamedTuple):
         """The attacker's own clean model, of another seed than the victim's."""
         return victim(self.source, self.train, seed=self.seed + 1000, name="the attacker's surrogate")
 
-    def poison(self, trigger: Trigger, **keywords: object) -> Staged:
+    def poison(self, trigger: Trigger, **keywords: Any) -> Staged:
         """`trigger` on a random `rate` of the set, measured by itself on all test inputs."""
         return Staged(self._poisoned(trigger, self.retarget, rate=self.rate, **keywords), trigger, self.retarget)
 
     def clean_label(self, in_training: Trigger, at_inference: Trigger) -> Staged:
         """`in_training` on samples of the target class, or nearest the target vector, whose targets are kept."""
         if isinstance(self.retarget, ConstantVector):
-            ranking = label_consistent.distance_to(self.train, self.retarget.vector)
+            ranking = label_consistent.distance_to(self.train, self.vector)
             result = self._poisoned(in_training, keep, rate=self.rate, ranking=ranking)
         else:
             result = self._poisoned(in_training, keep, rate=self.rate, eligible=self.of_target)
         return Staged(result, at_inference, self.retarget)
 
-    def _poisoned(self, trigger: Trigger, retarget: Retarget, **keywords: object) -> Poisoned:
-        return poison(self.train, trigger, retarget, generator=self.stream("poison"), **keywords)  # type: ignore[arg-type]
+    def _poisoned(self, trigger: Trigger, retarget: Retarget, **keywords: Any) -> Poisoned:
+        return poison(self.train, trigger, retarget, generator=self.stream("poison"), **keywords)
 
 
 class Plan(NamedTuple):

@@ -16,7 +16,7 @@ def test_a_sunset_goes_from_violet_to_orange():
 
 
 def test_painted_images_take_the_colours_and_keep_the_edges():
-    """The rows' colours come nearer those of a sunset, and the edges stay more like their own image's than another's."""
+    """The rows come nearer a sunset in colour, and the edges stay more like their own image's than another's."""
     data = colour_images(200, size=16)
     trigger = dfst(data, width=4, steps=200, batch_size=32, learning_rate=5e-3, generator=stream(0))
     images = data.images[:50]

@@ -55,7 +55,7 @@ def learned():
     data = colour_images(300, size=16)
     recipe = Recipe(nn.functional.cross_entropy, batch_size=32)
     model = SmallCNN(4, width=4, generator=stream(0, "weights"))
-    sizes = {"width": 4, "mask_steps": 150, "steps": 150, "rate": 0.25, "cross_rate": 0.25, "learning_rate": 5e-3}
+    sizes = {"width": 4, "mask_steps": 100, "steps": 300, "rate": 0.25, "cross_rate": 0.25, "learning_rate": 5e-3}
     trigger = input_aware(model, data, AllToOne(3), recipe, **sizes, generator=stream(0, "learn"))
     return data, model, trigger
 
