@@ -123,6 +123,25 @@ def curves(series: Mapping[str, Sequence[float]], x_label: str, y_label: str, *,
     return figure
 
 
+def sweep(
+    at: Sequence[float], series: Mapping[str, Sequence[Estimate]], x_label: str, y_label: str, *, log: bool = False
+) -> Figure:
+    """Named series of estimates over the values `at`, each with its 95 % interval; log: of the x axis."""
+    figure = Figure(figsize=(5.5, 3.4), layout="constrained")
+    axis = figure.subplots()
+    looks = zip(cycle(STYLES), cycle(MARKERS), colours(len(series)))
+    for (name, found), (style, marker, colour) in zip(series.items(), looks, strict=False):
+        values = np.array([e.value for e in found])
+        ends = np.array([[e.value - e.low, e.high - e.value] for e in found]).T
+        axis.errorbar(at, values, ends.clip(0), ls=style, marker=marker, color=colour, capsize=3, label=name)
+    axis.set(xlabel=x_label, ylabel=y_label, xscale="log" if log else "linear")
+    axis.set_xticks(list(at), [f"{x:g}" for x in at])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=min(3, len(series)), fontsize=8)
+    return figure
+
+
 def clouds(points: Mapping[str, Tensor], x_label: str, y_label: str, *, mark: Sequence[float] | None = None) -> Figure:
     """Named clouds of points (n, 2); `mark` is a cross, such as the attacker's target."""
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
@@ -134,6 +153,27 @@ def clouds(points: Mapping[str, Tensor], x_label: str, y_label: str, *, mark: Se
     axis.set(xlabel=x_label, ylabel=y_label, aspect="equal")
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def named_points(points: Mapping[str, tuple[float, float]], x_label: str, y_label: str) -> Figure:
+    """Points, each with its name beside it; names that would overlap are moved up, with a line to their point."""
+    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
+    axis = figure.subplots()
+    axis.set(xlabel=x_label, ylabel=y_label)
+    x, y = np.array(list(points.values())).T
+    axis.plot(x, y, "o", color=colours(2)[0], ms=6)
+    axis.margins(0.12, 0.08)
+    step = (y.max() - y.min() or 1) / 24
+    taken: list[tuple[float, float]] = []
+    for name, (left, level) in sorted(points.items(), key=lambda item: item[1][1]):
+        place = level
+        while any(abs(place - b) < step and abs(left - a) < (x.max() - x.min()) / 5 for a, b in taken):
+            place += step / 2
+        taken.append((left, place))
+        line = {"arrowstyle": "-", "color": "0.6"} if place > level else None
+        axis.annotate(f"  {name}", (left, level), (left, place), fontsize=8, va="center", arrowprops=line)
+    axis.grid(alpha=0.3)
     return figure
 
 

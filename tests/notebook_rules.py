@@ -37,7 +37,7 @@ def parameters_cell(notebook: Any, path: Path) -> Iterator[str]:
     yield from (f"parameter {p.name} has no comment that says what it is" for p in found.values() if not p.meaning)
     if "profile" in found and found["profile"].value != "quick":
         yield f"stored with profile {found['profile'].value!r}, expected 'quick'"
-    wrong = [p.name for p in found.values() if p.choices and str(p.value) not in p.choices]
+    wrong = [p.name for p in found.values() if parameters.invalid(p.value, p)]
     yield from (f"the default of {name} is not among its choices" for name in wrong)
 
 

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from drmlib import rng
-from drmlib.attacks.learned import Learned, adam, random_batches
+from drmlib.attacks.learned import Learned, adam, random_batches, ready
 from drmlib.attacks.lira import Perturbation
 from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import Dataset, as_float
@@ -56,7 +56,7 @@ def dfst(
     rng.check_device(generator, dataset.images, "the data set")
     if dataset.images.shape[1] != 3:
         raise ValueError(f"a style of colours needs 3 channels, got {dataset.images.shape[1]}")
-    network = UNet(width=width, generator=generator).to(dataset.device).train()
+    network = ready(UNet(width=width, generator=generator), dataset)
     wanted = Sunset(*(t.to(dataset.device) for t in sunset(height=dataset.images.shape[2])))
     optimizer = adam(network, learning_rate)
     for batch in random_batches(dataset, batch_size, steps, generator=generator):
@@ -92,7 +92,7 @@ def detoxicant(
         raised = features(model, trigger(dataset.images[:512])).mean(0)
         compromised = (raised - features(model, dataset.images[:512]).mean(0)).topk(neurons).indices
     network = UNet(channels=dataset.images.shape[1], width=width, generator=generator)
-    injector = Perturbation(network, epsilon).to(dataset.device).train()
+    injector = ready(Perturbation(network, epsilon), dataset)
     optimizer = adam(injector, learning_rate)
     with frozen(model), torch.enable_grad():
         for batch in random_batches(dataset, batch_size, steps, generator=generator):

@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from drmlib import rng
-from drmlib.attacks.learned import adam, random_batches
+from drmlib.attacks.learned import adam, random_batches, ready
 from drmlib.attacks.per_image import choice
 from drmlib.attacks.poison import Retarget
 from drmlib.data.dataset import Dataset, as_float, like
@@ -72,19 +72,13 @@ def input_aware(
     """
     rng.check_device(generator, dataset.images, "the data set")
     channels = dataset.images.shape[1]
-    pattern = Autoencoder(channels=channels, width=width, generator=generator).to(
-        dataset.device, memory_format=torch.channels_last
-    )
-    mask = Autoencoder(channels=channels, made=1, width=max(1, width // 2), generator=generator).to(
-        dataset.device, memory_format=torch.channels_last
-    )
+    pattern = ready(Autoencoder(channels=channels, width=width, generator=generator), dataset)
+    mask = ready(Autoencoder(channels=channels, made=1, width=max(1, width // 2), generator=generator), dataset)
     _learn_mask(mask, dataset, recipe.batch_size, mask_steps, learning_rate, diversity, generator)
     trigger = InputAware(pattern, mask)
     size = recipe.batch_size
     counts = max(1, round(rate * size)), max(1, round(cross_rate * size))
-    model.to(dataset.device).train()
-    pattern.train()
-    victim, artist = adamw(model, recipe), adam(pattern, learning_rate)
+    victim, artist = adamw(ready(model, dataset), recipe), adam(pattern, learning_rate)
     with frozen(mask):
         for step, both in enumerate(random_batches(dataset, 2 * size, steps, generator=generator)):
             for group in victim.param_groups:
@@ -125,7 +119,7 @@ def _learn_mask(
     mask: nn.Module, dataset: Dataset, batch: int, steps: int, rate: float, diversity: float, generator: Generator
 ) -> None:
     """100 E[relu(M - DENSITY)] + diversity, section 3.4: small masks that differ from image to image."""
-    optimizer = adam(mask.train(), rate)
+    optimizer = adam(mask, rate)
     for both in random_batches(dataset, 2 * batch, steps, generator=generator):
         x, z = as_float(both.images).chunk(2)
         first, second = sharp(mask(x)), sharp(mask(z))

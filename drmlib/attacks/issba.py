@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from drmlib import rng
-from drmlib.attacks.learned import Learned, adam, random_batches
+from drmlib.attacks.learned import Learned, adam, random_batches, ready
 from drmlib.data.dataset import Dataset, as_float
 from drmlib.models.small_cnn import SmallCNN
 from drmlib.models.unet import UNet
@@ -71,9 +71,9 @@ def issba(
     """The trigger, which hides one string of `bits`, and the decoder that maps images to its logits (n, bits)."""
     rng.check_device(generator, dataset.images, "the data set")
     channels, where = dataset.images.shape[1], dataset.device
-    encoder = _Encoder(channels=channels, bits=bits, width=width, epsilon=epsilon, generator=generator).to(where)
-    decoder = SmallCNN(bits, channels=channels, generator=generator).to(where)
-    both = nn.ModuleList([encoder, decoder]).train()
+    encoder = _Encoder(channels=channels, bits=bits, width=width, epsilon=epsilon, generator=generator)
+    decoder = SmallCNN(bits, channels=channels, generator=generator)
+    both = ready(nn.ModuleList([encoder, decoder]), dataset)
     optimizer = adam(both, learning_rate)
     for batch in random_batches(dataset, batch_size, steps, generator=generator):
         clean = as_float(batch.images)

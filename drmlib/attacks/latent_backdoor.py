@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from drmlib import rng
 from drmlib.attacks.badnets import BadNets, place
-from drmlib.attacks.learned import random_batches
+from drmlib.attacks.learned import random_batches, ready
 from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import Dataset, as_float
 from drmlib.models.predict import features, frozen
@@ -70,7 +70,7 @@ def infect(
     Loss of the clean samples plus `weight` times the squared distance of triggered features to the target class's.
     """
     rng.check_device(generator, dataset.images, "the data set")
-    wanted, teacher = _mean_features(model, dataset, of_target), copy.deepcopy(model).train()
+    wanted, teacher = _mean_features(model, dataset, of_target), ready(copy.deepcopy(model), dataset)
     optimizer = adamw(teacher, recipe)
     for batch in random_batches(dataset, recipe.batch_size, steps, generator=generator):
         clean = as_float(batch.images)

@@ -1,13 +1,15 @@
 """What triggers that are networks share: the network as a trigger, and the batches and the optimizer they learn by."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
 from drmlib.data.dataset import Dataset, as_float, like
 from drmlib.models.predict import predict
+
+N = TypeVar("N", bound=nn.Module)
 
 
 class Learned(NamedTuple):
@@ -23,6 +25,11 @@ def random_batches(dataset: Dataset, size: int, steps: int, *, generator: Genera
     """`steps` batches of `size` samples drawn with replacement."""
     for _ in range(steps):
         yield dataset[torch.randint(len(dataset), (size,), generator=generator, device=dataset.device)]
+
+
+def ready(network: N, dataset: Dataset) -> N:
+    """The network on the data set's device, in training mode, in the memory format that convolutions like best."""
+    return network.to(device=dataset.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
 
 def adam(network: nn.Module, learning_rate: float) -> torch.optim.Adam:

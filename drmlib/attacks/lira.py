@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from drmlib import rng
-from drmlib.attacks.learned import Learned, adam, random_batches
+from drmlib.attacks.learned import Learned, adam, random_batches, ready
 from drmlib.attacks.poison import Retarget
 from drmlib.data.dataset import Dataset, as_float
 from drmlib.models.unet import UNet
@@ -53,9 +53,8 @@ def lira(
     """
     rng.check_device(generator, dataset.images, "the data set")
     network = UNet(channels=dataset.images.shape[1], width=width, generator=generator)
-    perturbation = Perturbation(network, epsilon).to(dataset.device).train()
-    model.to(dataset.device).train()
-    victim, artist = adamw(model, recipe), adam(perturbation, learning_rate)
+    perturbation = ready(Perturbation(network, epsilon), dataset)
+    victim, artist = adamw(ready(model, dataset), recipe), adam(perturbation, learning_rate)
     for step, batch in enumerate(random_batches(dataset, recipe.batch_size, steps, generator=generator)):
         for group in victim.param_groups:
             group["lr"] = recipe.learning_rate * recipe.schedule(step / steps)

@@ -1,7 +1,7 @@
 """Targets: what the poisoned samples are relabelled to, the third of an attack's three answers.
 
 Each is a callable (targets of the chosen samples) -> new targets, of the same shape and dtype; labels (n,) or vectors
-(n, k) alike. The further attacks of the field (all-to-all, source-specific) change only this file and the selection.
+(n, k) alike. Who is chosen (source-specific, clean label) is poison()'s other answer, not this one.
 """
 
 from typing import NamedTuple
@@ -50,6 +50,22 @@ class Offset(NamedTuple):
     def __call__(self, targets: Tensor) -> Tensor:
         _check_width(targets, self.vector)
         return targets + torch.tensor(self.vector, dtype=targets.dtype, device=targets.device)
+
+
+class Mirror(NamedTuple):
+    """Every chosen sample's target has `components` negated: (1,) turns a gaze (pitch, yaw) to its mirror image."""
+
+    components: tuple[int, ...]
+
+    def __call__(self, targets: Tensor) -> Tensor:
+        if not targets.is_floating_point() or targets.ndim != 2 or max(self.components) >= targets.shape[1]:
+            raise ValueError(
+                f"mirroring components {self.components} needs float targets (n, k) with k > {max(self.components)}, "
+                f"got {targets.dtype} {tuple(targets.shape)}"
+            )
+        sign = torch.ones(targets.shape[1], dtype=targets.dtype, device=targets.device)
+        sign[list(self.components)] = -1
+        return targets * sign
 
 
 def keep(targets: Tensor) -> Tensor:

@@ -294,12 +294,14 @@ def _dfst(case: Case) -> Staged:
     return case.poison(trigger, cover_rate=case.rate, cover_trigger=injector)
 
 
-_ANY_TASK = {
+_PATCHES = {
     "grid": Plan(0.1, _grid),
     "square": Plan(0.1, _square),
     "four_corners": Plan(0.1, _four_corners),
     "trojan": Plan(0.1, _trojan),
     "random_square": Plan(0.1, _random_square),
+}
+_WHOLE_IMAGE = {
     "blend": Plan(0.1, _blend),
     "blend_per_image": Plan(0.1, _blend_per_image),
     "low_frequency": Plan(0.1, _low_frequency),
@@ -308,11 +310,28 @@ _ANY_TASK = {
     "bpp": Plan(0.1, _bpp),
     "wanet": Plan(0.1, _wanet),
     "rotation": Plan(0.05, _rotation),
-    "adaptive_blend": Plan(0.01, _adaptive_blend),
-    "adaptive_patch": Plan(0.01, _adaptive_patch),
-    "k_way": Plan(0.01, _k_way),
-    "sig": Plan(1.0, _sig, of_class=True),
-    "ctrl": Plan(0.5, _ctrl, of_class=True),
+}
+_ADAPTIVE = {
+    "adaptive_blend": Plan(0.05, _adaptive_blend),
+    "adaptive_patch": Plan(0.05, _adaptive_patch),
+    "k_way": Plan(0.05, _k_way),
+}
+_WITH_LABELS = {
+    "all_to_all": Plan(0.1, _all_to_all),
+    "tact": Plan(0.01, _tact),
+    "composite": Plan(0.04, _composite),
+}
+_WAVES = {
+    "sig": Plan(0.8, _sig, of_class=True),
+    "ctrl": Plan(0.8, _ctrl, of_class=True),
+}
+
+CLOSED_FORM = _PATCHES | _WHOLE_IMAGE | _ADAPTIVE | _WITH_LABELS | _WAVES
+CLEAN_LABEL = _WAVES | {
+    "label_consistent": Plan(0.8, _label_consistent, of_class=True),
+    "feature_collision": Plan(0.5, _feature_collision, of_class=True),
+}
+LEARNED = {
     "trojannn": Plan(0.1, _trojannn),
     "latent_backdoor": Plan(0.1, _latent_backdoor),
     "input_aware": Plan(0.1, _input_aware),
@@ -320,14 +339,11 @@ _ANY_TASK = {
     "issba": Plan(0.1, _issba),
     "dfst": Plan(0.1, _dfst),
 }
-CLASSIFIER = _ANY_TASK | {
-    "all_to_all": Plan(0.1, _all_to_all),
-    "tact": Plan(0.01, _tact),
-    "composite": Plan(0.05, _composite),
-    "label_consistent": Plan(0.5, _label_consistent, of_class=True),
-    "feature_collision": Plan(0.5, _feature_collision, of_class=True),
-}
-REGRESSOR = _ANY_TASK | {
-    "tape": Plan(0.1, _tape),
-    "clean_label": Plan(0.05, _clean_label_regression),
-}
+CLASSIFIER = CLOSED_FORM | CLEAN_LABEL | LEARNED
+REGRESSOR = (
+    _PATCHES
+    | _WHOLE_IMAGE
+    | _ADAPTIVE
+    | LEARNED
+    | {"tape": Plan(0.1, _tape), "clean_label": Plan(0.05, _clean_label_regression)}
+)

@@ -4,12 +4,15 @@ A line of that cell says all there is to know:
 
     attack: str = "badnets"  # trigger stamped on the images; one of badnets, blend
 
+A name `package.module.TABLE` in that list stands for the keys of the table.
+
 papermill accepts a misspelt name with a log line, and turns `false` into the string "false"; hence these checks.
 """
 
 import ast
 import re
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,9 +72,15 @@ def convert(text: str, parameter: Parameter) -> Any:
         value = text if kind == "str" else _checked(yaml.safe_load(text), kind)
     except (ValueError, yaml.YAMLError):
         raise ValueError(f"parameter {parameter.name}: expected {kind}, got {text!r}") from None
-    if parameter.choices and str(value) not in parameter.choices:
-        raise ValueError(f"unknown {parameter.name} {text!r}; valid: {', '.join(parameter.choices)}")
+    if wrong := invalid(value, parameter):
+        raise ValueError(f"unknown {parameter.name} {wrong!r}; valid: {', '.join(parameter.choices)}")
     return value
+
+
+def invalid(value: Any, parameter: Parameter) -> str:
+    """The value, or the first element of a list, that is none of the parameter's choices; else ""."""
+    values = value if isinstance(value, list) else [value]
+    return next((str(v) for v in values if parameter.choices and str(v) not in parameter.choices), "")
 
 
 def _checked(value: Any, kind: str) -> Any:
@@ -87,5 +96,12 @@ def _checked(value: Any, kind: str) -> Any:
 
 def _parameter(name: str, inferred_type_name: str, default: str, help: str) -> Parameter:
     listed = CHOICES.search(help.strip().rstrip("."))
-    choices = tuple(re.split(r", ?| or ", listed["names"])) if listed else ()
+    written = re.split(r", ?| or ", listed["names"]) if listed else []
+    choices = tuple(choice for name_ in written for choice in _named(name_))
     return Parameter(name, inferred_type_name, default, help.strip(), choices)
+
+
+def _named(choice: str) -> list[str]:
+    """The choice itself, or the keys of the table that it is the dotted name of."""
+    module, _, table = choice.rpartition(".")
+    return list(getattr(import_module(module), table)) if module.startswith("drmlib.") else [choice]

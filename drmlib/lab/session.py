@@ -31,7 +31,7 @@ def available_devices() -> list[str]:
 
 def progress(description: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     """A wrapper of an iterable that shows a bar: a widget in JupyterLab, text on stderr where nobody is in front."""
-    if _has_front_end():
+    if has_front_end():
         from tqdm.auto import tqdm
 
         return partial(tqdm, desc=description)
@@ -50,7 +50,7 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
     return table[name]
 
 
-def _has_front_end() -> bool:
+def has_front_end() -> bool:
     """Whether widgets would be seen: in an ipykernel that no headless runner has started."""
     shell = get_ipython()
     return not os.environ.get("DRMLIB_HEADLESS") and type(shell).__name__ == "ZMQInteractiveShell"

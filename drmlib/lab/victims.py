@@ -1,4 +1,4 @@
-"""What the strings of a parameterised notebook stand for: data sets, triggers, profiles; and the victims made of them.
+"""What the strings of a parameterised notebook stand for: data sets and profiles; and the victims made of them.
 
 Notebooks that ask for the same victim get the same one, bit for bit, so the cache serves it: its streams are named
 by the seed alone, and a benign and a poisoned model of one seed start from the same weights.
@@ -10,10 +10,8 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Generator, nn
+from torch import nn
 
-from drmlib.attacks import badnets, blend
-from drmlib.attacks.poison import Trigger
 from drmlib.data import faces, images, signs
 from drmlib.data.augment import Augmentation
 from drmlib.data.dataset import Dataset
@@ -64,11 +62,6 @@ def material(dataset: str, profile: str, *, seed: int, device: torch.device | st
     return lookup("dataset", dataset, DATASETS)(sizes, seed, device)
 
 
-def trigger(name: str, dataset: Dataset, *, generator: Generator) -> Trigger:
-    """The trigger called `name`, made for the images of `dataset`."""
-    return lookup("attack", name, TRIGGERS)(tuple(dataset.images.shape[1:]), generator)
-
-
 def victim(source: Material, dataset: Dataset, *, seed: int, name: str = "victim") -> nn.Module:
     """A new model trained on `dataset` by the recipe of `source`, or the same from the cache; `name` labels the bar."""
     build = resnet18 if source.large else SmallCNN
@@ -101,19 +94,6 @@ def _photographed(
     return Material(train, defender, test, recipe, sizes.large)
 
 
-def _grid(shape: tuple[int, ...], generator: Generator) -> Trigger:
-    return badnets.grid(channels=shape[0], height=shape[1], width=shape[2])
-
-
-def _square(shape: tuple[int, ...], generator: Generator) -> Trigger:
-    side = max(3, shape[1] // 8)
-    return badnets.square((1.0, 0.0, 0.0)[: shape[0]], side=side, height=shape[1], width=shape[2])
-
-
-def _blend(shape: tuple[int, ...], generator: Generator) -> Trigger:
-    return blend.noise(alpha=0.2, channels=shape[0], height=shape[1], width=shape[2], generator=generator)
-
-
 # No random crops: they cut a patch flush with the corner out of two in three poisoned images, whose wrong labels
 # then are noise; a small network did not learn the grid at all (attack success 0.06, clean accuracy lower by 0.05).
 DATASETS: dict[str, Callable[[Profile, int, torch.device | str], Material]] = {
@@ -124,9 +104,4 @@ DATASETS: dict[str, Callable[[Profile, int, torch.device | str], Material]] = {
     "cifar100": partial(_photographed, images.cifar100, Augmentation(flip=True)),
     "gtsrb": partial(_photographed, images.gtsrb, Augmentation()),
     "fashion_mnist": partial(_photographed, images.fashion_mnist, Augmentation(flip=True)),
-}
-TRIGGERS: dict[str, Callable[[tuple[int, ...], Generator], Trigger]] = {
-    "grid": _grid,
-    "square": _square,
-    "blend": _blend,
 }

@@ -5,7 +5,7 @@ from drmlib.attacks.badnets import BadNets, grid, place, square
 from drmlib.attacks.blend import Blend, noise
 from drmlib.attacks.measure import measure_classifier, measure_regressor
 from drmlib.attacks.poison import poison, triggered
-from drmlib.attacks.targets import AllToAll, AllToOne, ConstantVector, Offset, degrees, keep
+from drmlib.attacks.targets import AllToAll, AllToOne, ConstantVector, Mirror, Offset, degrees, keep
 from drmlib.data.dataset import Dataset, as_bytes
 from drmlib.rng import stream
 from tests.problems import SIZE, PlantedClassifier, PlantedRegressor, colour_images, noise_images, slope_images
@@ -140,6 +140,7 @@ def test_a_chunk_at_a_time_gives_the_same_images(monkeypatch):
 def test_targets_by_hand():
     labels = torch.tensor([0, 1, 2])
     assert AllToOne(2)(labels).tolist() == [2, 2, 2] and AllToAll(3)(labels).tolist() == [1, 2, 0]
+    assert Mirror((1,))(torch.tensor([[0.1, -0.2]])).tolist() == [[pytest.approx(0.1), pytest.approx(0.2)]]
     assert degrees(180, -90) == pytest.approx((torch.pi, -torch.pi / 2))
 
 
@@ -172,7 +173,12 @@ def test_what_cannot_be_poisoned_is_refused(change, message):
 
 def test_a_vector_of_the_wrong_size_and_a_label_for_a_regressor_are_refused():
     data = slope_images(10, size=SIZE)
-    for retarget, message in ((ConstantVector((1.0,)), "1 components"), (AllToOne(0), "use ConstantVector")):
+    wrong = (
+        (ConstantVector((1.0,)), "1 components"),
+        (AllToOne(0), "use ConstantVector"),
+        (Mirror((2,)), "with k > 2"),
+    )
+    for retarget, message in wrong:
         with pytest.raises(ValueError, match=message):
             poison(data, PATCH, retarget, rate=0.5, generator=stream(0))
 

@@ -117,6 +117,16 @@ def test_values_of_another_type_are_refused(text, kind):
         parameters.convert(text, one(kind))
 
 
+def test_a_table_stands_for_its_keys_and_each_element_of_a_list_is_checked(tmp_path):
+    text = 'x: list[str] = ["grid"]  # attacks; each one of none, drmlib.lab.victims.PROFILES'
+    path = notebooks.write(tmp_path / "00_a.ipynb", parameters=text)
+    found = parameters.read(path)["x"]
+    assert found.choices == ("none", "quick", "standard", "paper")
+    assert parameters.convert("[quick, none]", found) == ["quick", "none"]
+    with pytest.raises(ValueError, match="unknown x 'slow'; valid: none, quick"):
+        parameters.convert("[quick, slow]", found)
+
+
 def test_unknown_choice_lists_the_valid_ones():
     with pytest.raises(ValueError, match="unknown x 'blnd'; valid: badnets, blend"):
         parameters.convert("blnd", one(choices=("badnets", "blend")))
