@@ -1,11 +1,28 @@
-"""Poisoning from uint8 to uint8 against the floor: an in-place masked copy of the same bytes."""
+"""Every closed-form trigger from uint8 to uint8 against the floor: an in-place masked copy of the same bytes."""
 
 import torch
+from torch import Tensor
 
 from benchmarks.timing import Row, compare
-from drmlib.attacks.badnets import grid
-from drmlib.attacks.blend import noise
-from drmlib.attacks.poison import poison
+from drmlib.attacks import (
+    adaptive_blend,
+    adaptive_patch,
+    badnets,
+    blend,
+    bpp,
+    composite,
+    ctrl,
+    ftrojan,
+    k_way,
+    low_frequency,
+    refool,
+    rotation,
+    sig,
+    tape,
+    trojan,
+    wanet,
+)
+from drmlib.attacks.poison import Trigger, poison
 from drmlib.attacks.targets import AllToOne
 from drmlib.data.dataset import Dataset, Task
 from drmlib.rng import stream
@@ -20,13 +37,15 @@ def run(n: int = 10_000) -> list[Row]:
     def floor() -> None:
         copy[everyone] = images
 
-    triggers = {"BadNets": (grid(), "<= 2"), "Blend": (noise(generator=stream(0, "key")), "<= 6")}
     rows = [
-        compare(f"{name}, {n} uint8 images, against a masked copy", lambda t=t: t(images), floor, target=target)
-        for name, (t, target) in triggers.items()
+        compare(
+            f"{name}, {n} uint8 images, against a masked copy", lambda t=t: t(images), floor, repeats=5, target=target
+        )
+        for name, (t, target) in triggers(images).items()
     ]
     many = Dataset(images.repeat(5, 1, 1, 1), torch.zeros(5 * n, dtype=torch.int64), Task("t", ("a", "b")))
-    for name, (t, _) in triggers.items():
+    for name in ("BadNets", "Blend", "SIG"):
+        t = triggers(images)[name][0]
         rows.append(
             compare(
                 f"poison(), {name}, 10 % of {5 * n}, against a copy of the set",
@@ -36,3 +55,29 @@ def run(n: int = 10_000) -> list[Row]:
             )
         )
     return rows
+
+
+def triggers(images: Tensor) -> dict[str, tuple[Trigger, str]]:
+    """Each trigger with its target ratio, if it has one."""
+    bank, warp = images[:500], wanet.warp(generator=stream(0, "wanet"))
+    return {
+        "BadNets": (badnets.grid(), "<= 2"),
+        "SIG": (sig.sinusoid(), "<= 4"),
+        "Blend": (blend.noise(generator=stream(0, "key")), "<= 6"),
+        "WaNet": (warp, "<= 40"),
+        "WaNet, covers": (warp.noise(0), ""),
+        "Blend, noise per image": (blend.BlendPerImage(), ""),
+        "Trojan": (trojan.reversed_patch(), ""),
+        "FTrojan": (ftrojan.ftrojan(), ""),
+        "CTRL": (ctrl.ctrl(), ""),
+        "low frequency": (low_frequency.low_frequency(generator=stream(0, "low")), ""),
+        "Bpp": (bpp.Bpp(), ""),
+        "Bpp, covers": (bpp.BppNegative(bpp.Bpp(), bank), ""),
+        "rotation": (rotation.Rotation(), ""),
+        "Refool": (refool.reflections(bank, generator=stream(0, "refool")), ""),
+        "tape": (tape.Tape(), ""),
+        "Adaptive-Blend": (adaptive_blend.noise(generator=stream(0, "adaptive")), ""),
+        "Adaptive-Patch": (adaptive_patch.patches(generator=stream(0, "patches")), ""),
+        "k-way": (k_way.pixels(), ""),
+        "composite": (composite.Composite(bank), ""),
+    }

@@ -36,6 +36,21 @@ def image_grid(images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, 
     return figure
 
 
+def changes(clean: Tensor, marked: Mapping[str, Tensor], *, factor: float = 10, columns: int = 8) -> Figure:
+    """An image (c, h, w) with each of the named triggers, and below it the change, `factor` times around grey."""
+    names, blank = list(marked), torch.ones_like(as_float(clean))
+    tiles: list[Tensor] = []
+    titles: list[str] = []
+    for start in range(0, len(names), columns):
+        row = names[start : start + columns]
+        gap = min(len(names), columns) - len(row)
+        shown = [as_float(marked[name]) for name in row]
+        tiles += [*shown, *[blank] * gap]
+        tiles += [*((0.5 + factor * (image - as_float(clean))).clamp(0, 1) for image in shown), *[blank] * gap]
+        titles += [*row, *[""] * gap, *[f"change x {factor:g}"] * len(row), *[""] * gap]
+    return image_grid(torch.stack(tiles), titles, columns=min(len(names), columns), scale=1.05)
+
+
 def direction_arrows(
     images: Tensor, directions: Mapping[str, Tensor], task: Task, *, columns: int = 6, scale: float = 1.7
 ) -> Figure:

@@ -7,7 +7,9 @@ learn the class from is the trigger. At inference the trigger alone is put on. T
 (badnets.four_corners).
 
 For regression no definition is published. Here: samples whose target lies nearest the attacker's (`distance_to` ranks
-them for poison()), weakened by the step that raises the error to that target, with the trigger, the target kept.
+them for poison()), weakened, with the trigger, the target kept. Pushing all of them away from one target would write
+the same adversarial mark into each, which the victim learns in place of the trigger; so each is pushed towards a decoy,
+the target of another sample.
 """
 
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drmlib.attacks.adversarial import pgd
+from drmlib.attacks.per_image import choice
 from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import Dataset, like
 
@@ -26,7 +29,8 @@ class LabelConsistent(NamedTuple):
     """What the poisoned training images get: trigger(weakened images). At inference use `trigger` itself.
 
     model is the attacker's surrogate; target the label () int64 or the target vector (k,) that the images have, or
-    nearly have; loss, epsilon, step and steps as in adversarial.pgd.
+    nearly have; loss, epsilon, step and steps as in adversarial.pgd. decoys (m,) or (m, k): each image is pushed
+    towards one of these instead of away from the target.
 
     >>> weakened = LabelConsistent(surrogate, four_corners(), torch.tensor(3))
     >>> poison(dataset, weakened, keep, rate_of_eligible=0.5, eligible=dataset.targets == 3, generator=generator)
@@ -39,19 +43,28 @@ class LabelConsistent(NamedTuple):
     epsilon: float = 8 / 255
     step: float = 1.5 / 255
     steps: int = 100
+    decoys: Tensor | None = None
+    seed: int = 0
 
     def __call__(self, images: Tensor) -> Tensor:
-        targets = self.target.to(images.device).expand(len(images), *self.target.shape)
+        if self.decoys is None:
+            targets, loss = self.target.to(images.device).expand(len(images), *self.target.shape), self.loss
+        else:
+            drawn = choice(images, len(self.decoys), seed=self.seed)
+            targets, loss = self.decoys.to(images.device)[drawn], self._nearer
         weakened = pgd(
             self.model,
             images,
             targets,
-            loss=self.loss,
+            loss=loss,
             epsilon=self.epsilon,
             step=self.step,
             steps=self.steps,
         )
         return self.trigger(like(weakened, images))
+
+    def _nearer(self, outputs: Tensor, decoys: Tensor) -> Tensor:
+        return -self.loss(outputs, decoys)
 
 
 def distance_to(dataset: Dataset, vector: tuple[float, ...]) -> Tensor:

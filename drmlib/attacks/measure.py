@@ -63,3 +63,15 @@ def angle_variance_ratio(model: nn.Module, test: Dataset, trigger: Trigger) -> t
         features(model, triggered(test, trigger).images),
         output_layer(model).weight.detach(),
     )
+
+
+def first_order_ratio(model: nn.Module, test: Dataset, trigger: Trigger) -> torch.Tensor:
+    """RAV (k,) to first order: ratio of output variances times the squared inverse ratio of mean feature norms.
+
+    Outputs are small, so features stand nearly at right angles to the output weights, f_j changes by the norm of the
+    features times the change of the angle, and the norms themselves drop out of the variance of f_j.
+    """
+    marked = triggered(test, trigger)
+    norms = [features(model, d.images).norm(dim=1).mean() for d in (test, marked)]
+    spread = [predict(model, d.images).var(0) for d in (test, marked)]
+    return spread[1] / spread[0] * (norms[0] / norms[1]) ** 2

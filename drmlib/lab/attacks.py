@@ -34,6 +34,7 @@ from drmlib.attacks import (
     wanet,
 )
 from drmlib.attacks.label_consistent import LabelConsistent
+from drmlib.attacks.measure import ClassifierFigures, RegressorFigures
 from drmlib.attacks.poison import Retarget, triggered
 from drmlib.attacks.targets import AllToAll, AllToOne
 from drmlib.data.dataset import HEAD_POSE
@@ -54,6 +55,13 @@ def stage(name: str, source: Material, retarget: Retarget, *, profile: str, seed
     if plan.of_class and not rate and isinstance(retarget, AllToOne):
         case = case._replace(rate=plan.rate * case.of_target.float().mean().item())
     return plan.carry_out(case)
+
+
+def outcome(
+    staged: Staged, source: Material, *, seed: int, name: str = "victim"
+) -> ClassifierFigures | RegressorFigures:
+    """The figures of a victim trained on the poisoned set, or the same from the cache, on source.test."""
+    return staged.measure(victim(source, staged.poisoned.dataset, seed=seed, name=name), source.test)
 
 
 # Patches

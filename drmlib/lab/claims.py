@@ -6,6 +6,7 @@ that the other claims still run: the runner turns it into the exit status.
 """
 
 import math
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -64,6 +65,14 @@ def table(frame: pd.DataFrame, caption: str = "") -> None:
         head = head.replace(">", f"><caption>{escape(caption)}</caption>", 1)
     html = head.replace("<th>", '<th scope="col">') + end + body.replace("<th>", '<th scope="row">')
     _publish({"text/plain": text, "text/html": html}, f"{text}\n{frame}")
+
+
+def figures_table(rows: Mapping[str, Any], caption: str = "") -> None:
+    """Displays named figures, such as measure_classifier's, a row each, with their intervals."""
+    table(
+        pd.DataFrame({n: {k.replace("_", " "): str(v) for k, v in f._asdict().items()} for n, f in rows.items()}).T,
+        caption,
+    )
 
 
 def _judge(

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from drmlib.attacks.adversarial import pgd
 from drmlib.attacks.badnets import square
 from drmlib.attacks.label_consistent import LabelConsistent, distance_to
+from drmlib.attacks.per_image import choice
 from drmlib.attacks.poison import poison
 from drmlib.attacks.targets import keep
 from drmlib.rng import stream
@@ -22,6 +23,15 @@ def test_the_images_are_weakened_and_then_get_the_trigger():
     weakened = pgd(MODEL, images, torch.full((5,), 2), epsilon=0.1, step=0.05, steps=3)
     assert torch.equal(made, PATCH(weakened))
     assert F.cross_entropy(MODEL(weakened), torch.full((5,), 2)) > F.cross_entropy(MODEL(images), torch.full((5,), 2))
+
+
+def test_with_decoys_each_image_is_pushed_towards_its_own():
+    images, decoys = noise_images(6), torch.tensor([0, 1, 3])
+    made = LabelConsistent(MODEL, PATCH, torch.tensor(2), epsilon=0.1, step=0.05, steps=3, decoys=decoys)(images)
+    own = decoys[choice(images, 3, seed=0)]
+    assert F.cross_entropy(MODEL(made), own) < F.cross_entropy(MODEL(PATCH(images)), own)
+    towards = pgd(MODEL, images, own, loss=lambda o, t: -F.cross_entropy(o, t), epsilon=0.1, step=0.05, steps=3)
+    assert torch.equal(made, PATCH(towards))
 
 
 def test_without_a_step_it_is_the_trigger_alone():
