@@ -61,7 +61,7 @@ def issba(
     *,
     bits: int = 20,
     epsilon: float = 0.1,
-    fidelity: float = 5.0,
+    fidelity: float = 0.5,
     width: int = 32,
     steps: int = 10_000,
     batch_size: int = 64,

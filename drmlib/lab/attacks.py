@@ -35,9 +35,9 @@ from drmlib.attacks import (
 )
 from drmlib.attacks.label_consistent import LabelConsistent
 from drmlib.attacks.measure import ClassifierFigures, RegressorFigures
-from drmlib.attacks.poison import Retarget, triggered
+from drmlib.attacks.poison import Retarget, Trigger, triggered
 from drmlib.attacks.targets import AllToAll, AllToOne
-from drmlib.data.dataset import HEAD_POSE
+from drmlib.data.dataset import GAZE, HEAD_POSE
 from drmlib.lab.session import lookup
 from drmlib.lab.staging import Case, Effort, Plan, Staged
 from drmlib.lab.victims import Material, victim
@@ -118,14 +118,20 @@ def _refool(case: Case) -> Staged:
 
 
 def _bpp(case: Case) -> Staged:
-    trigger = bpp.Bpp()
+    """Four levels: eight, the paper's, drown in the sensor noise of rendered signs of 32 pixels."""
+    trigger = bpp.Bpp(4)
     negative = bpp.BppNegative(trigger, case.train.images[:BANK])
-    return case.poison(trigger, cover_rate=case.rate, cover_trigger=negative)
+    return case.poison(trigger, cover_rate=case.rate / 2, cover_trigger=negative)
 
 
 def _wanet(case: Case) -> Staged:
-    trigger = wanet.warp(**case.size, generator=stream(case.seed, "trigger"))
-    return case.poison(trigger, cover_rate=2 * case.rate, cover_trigger=trigger.noise(case.seed))
+    """A stronger and finer warp than the paper's k = 4, s = 0.5, and fewer covers than its two for a poisoned sample.
+
+    On rendered images of 32 pixels small networks cannot tell the warp from the covers' jitter in this many steps, so
+    that with the paper's figures the majority, the covers' own labels, wins: success 0.08, attack error 22 degrees.
+    """
+    trigger = wanet.warp(**case.size, k=8, s=5.0, generator=stream(case.seed, "trigger"))
+    return case.poison(trigger, cover_rate=case.rate / 4, cover_trigger=trigger.noise(case.seed))
 
 
 def _rotation(case: Case) -> Staged:
@@ -166,7 +172,7 @@ def _adaptive_blend(case: Case) -> Staged:
 
 def _adaptive_patch(case: Case) -> Staged:
     trigger = adaptive_patch.patches(**case.shape, generator=stream(case.seed, "trigger"))
-    return case.poison(trigger, cover_rate=2 * case.rate)._replace(trigger=trigger.inference())
+    return case.poison(trigger, cover_rate=case.rate)._replace(trigger=trigger.inference())
 
 
 def _k_way(case: Case) -> Staged:
@@ -175,8 +181,10 @@ def _k_way(case: Case) -> Staged:
 
 
 def _composite(case: Case) -> Staged:
-    """The two classes after the target's are joined; at inference partners come from the defender's, unseen images."""
-    first, second = [k for k in range(len(case.train.task.outputs)) if k != case.label][:2]
+    """Two classes far apart in the list are joined; at inference, where the attacker composes with care, through the
+    middle of either, with partners from unseen images, the defender's."""
+    others = [k for k in range(len(case.train.task.outputs)) if k != case.label]
+    first, second = others[0], others[len(others) // 2]
     poisoned = composite.composite(
         case.train,
         first=first,
@@ -187,6 +195,7 @@ def _composite(case: Case) -> Staged:
         generator=case.stream("poison"),
     )
     trigger = composite.partners(case.source.defender, label=second, generator=case.stream("partners"))
+    trigger = trigger._replace(shake=False, jitter=0.0)
     return Staged(poisoned, trigger, case.retarget, (first,))
 
 
@@ -216,16 +225,32 @@ def _feature_collision(case: Case) -> Staged:
 
 
 def _clean_label_regression(case: Case) -> Staged:
-    trigger = _square(case).trigger
-    weakened = LabelConsistent(
-        case.surrogate(),
+    """The trigger hides what the target depends on: a band over the eyes, or strong noise over the whole head.
+
+    With labels kept, a mark beside the face is never learned here: rendered targets are exact, what is seen explains
+    them, and the victim reads it through the adversarial step.
+    """
+    if case.train.task is GAZE:
+        channels, height, width = case.shape.values()
+        patch = (
+            torch.ones(channels, 9 * height // 32, 13 * width // 16) * torch.tensor((1.0, 0, 0))[:channels, None, None]
+        )
+        trigger: Trigger = badnets.place(patch, top=9 * height // 32, left=3 * width // 32, **case.size)
+    else:
+        trigger = blend.noise(alpha=0.7, **case.shape, generator=stream(case.seed, "trigger"))
+    return case.clean_label(
+        LabelConsistent(
+            case.surrogate(),
+            trigger,
+            torch.tensor(case.vector, dtype=torch.float32),
+            loss=F.l1_loss,
+            epsilon=16 / 255,
+            step=2 / 255,
+            steps=20,
+            decoys=case.train.targets,
+        ),
         trigger,
-        torch.tensor(case.vector, dtype=torch.float32),
-        loss=F.l1_loss,
-        epsilon=16 / 255,
-        steps=20,
     )
-    return case.clean_label(weakened, trigger)
 
 
 # Learned
@@ -321,13 +346,13 @@ _WHOLE_IMAGE = {
 }
 _ADAPTIVE = {
     "adaptive_blend": Plan(0.05, _adaptive_blend),
-    "adaptive_patch": Plan(0.05, _adaptive_patch),
+    "adaptive_patch": Plan(0.1, _adaptive_patch),
     "k_way": Plan(0.05, _k_way),
 }
 _WITH_LABELS = {
     "all_to_all": Plan(0.1, _all_to_all),
     "tact": Plan(0.01, _tact),
-    "composite": Plan(0.04, _composite),
+    "composite": Plan(0.02, _composite),
 }
 _WAVES = {
     "sig": Plan(0.8, _sig, of_class=True),
