@@ -12,7 +12,15 @@ from tests.lab import notebooks as small
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
-MANY_MODELS = {"01", "04", "06", "09", "11", "14"}  # these train or invert many models: three minutes instead of one
+MANY_MODELS = {
+    "01",
+    "03",
+    "04",
+    "06",
+    "09",
+    "11",
+    "14",
+}  # these train or invert many models: three minutes instead of one
 BUDGET = {True: 180, False: 60}  # seconds on two idle cores with an empty cache
 
 

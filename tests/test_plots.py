@@ -15,6 +15,8 @@ FIGURES = {
     "score_histogram": lambda: plots.score_histogram(torch.arange(9.0), torch.arange(9) > 6, "score"),
     "curves": lambda: plots.curves({"a": [3, 2, 1], "b": [1, 1, 1]}, "epoch", "loss", log=True),
     "clouds": lambda: plots.clouds({"a": torch.rand(4, 2), "b": torch.rand(4, 2)}, "x", "y", mark=(0, 0)),
+    "sweep": lambda: plots.sweep([0.01, 0.1], {"a": [HALF, HALF], "b": [HALF, HALF]}, "rate", "error", log=True),
+    "named_points": lambda: plots.named_points({"a": (0, 1), "b": (0, 1), "c": (9, 5)}, "pixels", "PSNR"),
     "repairs": lambda: plots.repairs((1, 2), {"a": (1, 1)}, "clean error", "attack error"),
 }
 
@@ -37,6 +39,23 @@ def test_a_grid_has_one_axis_an_image_and_its_title():
     figure = plots.image_grid(IMAGES, ["one", "two"], columns=3)
     assert [axis.get_title() for axis in figure.axes[:3]] == ["one", "two", ""]
     assert sum(bool(axis.images) for axis in figure.axes) == 5
+
+
+def test_changes_stand_below_their_images_around_grey():
+    """A pixel raised by 0.05 shows as 0.5 + 10 x 0.05 = 1 below its image, all others as grey."""
+    clean = torch.full((3, 4, 4), 0.2)
+    marked = clean.clone()
+    marked[:, 1, 2] += 0.05
+    axes = plots.changes(clean, {"same": clean, "dot": marked, "two": marked}, columns=2).axes
+    assert [axis.get_title() for axis in axes[:4]] == ["same", "dot", "change x 10", "change x 10"]
+    change = torch.as_tensor(axes[3].images[0].get_array())
+    assert change[1, 2].tolist() == pytest.approx([1, 1, 1]) and change[0, 0].tolist() == pytest.approx([0.5] * 3)
+    assert [axis.get_title() for axis in axes[4:]] == ["two", "", "change x 10", ""]
+
+
+def test_names_of_equal_points_do_not_overlap():
+    texts = plots.named_points({"a": (0, 1), "b": (0, 1), "c": (9, 5)}, "x", "y").axes[0].texts
+    assert texts[0].xyann[1] != texts[1].xyann[1] and texts[0].xy[1] == texts[1].xy[1]
 
 
 @pytest.mark.parametrize(("task", "order"), [(GAZE, (0, 1)), (HEAD_POSE, (1, 0))])

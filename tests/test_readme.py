@@ -10,7 +10,7 @@ from tests import contracts
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-TABLE = README.split("## ")[0]
+TABLES = README.split("## Two commands")[0]
 COURSE = re.search(r"## The course\n(.*?)\n## ", README, re.DOTALL)[1]
 
 
@@ -26,13 +26,13 @@ def test_the_table_names_every_method():
     methods = {
         f"drmlib/{file}.py" for file in contracts.files() if file.is_method and file.name not in ("poison", "fit")
     }
-    assert methods == set(re.findall(r"\]\((drmlib/[^)]+)\)", TABLE))
+    assert methods == set(re.findall(r"\]\((drmlib/[^)]+)\)", TABLES)) - {"drmlib/attacks/targets.py"}
 
 
 def test_the_course_names_every_notebook():
     named = re.findall(r"\]\((notebooks/[^)]+)\)", COURSE)
     assert named == sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb"))
-    assert all(link in named for link in re.findall(r"\]\((notebooks/[^)]+)\)", TABLE))
+    assert all(link in named for link in re.findall(r"\]\((notebooks/[^)]+)\)", TABLES))
 
 
 def test_the_course_counts_from_00_to_18():

@@ -3,12 +3,12 @@ import torch
 
 from drmlib.attacks.badnets import BadNets, grid, place, square
 from drmlib.attacks.blend import Blend, noise
-from drmlib.attacks.measure import measure_classifier, measure_regressor
+from drmlib.attacks.measure import angle_variance_ratio, first_order_ratio, measure_classifier, measure_regressor
 from drmlib.attacks.poison import poison, triggered
 from drmlib.attacks.targets import AllToAll, AllToOne, ConstantVector, Mirror, Offset, degrees, keep
 from drmlib.data.dataset import Dataset, as_bytes
 from drmlib.rng import stream
-from tests.problems import SIZE, PlantedClassifier, PlantedRegressor, colour_images, noise_images, slope_images
+from tests.problems import SIZE, Flat, PlantedClassifier, PlantedRegressor, colour_images, noise_images, slope_images
 
 PATCH = square((1.0, 0.0, 0.0), side=2, height=SIZE, width=SIZE)
 
@@ -202,3 +202,19 @@ def test_figures_of_a_planted_backdoor():
     assert figures.attack_error.value < 0.1 < 0.5 < figures.defended_attack_error.value
     with pytest.raises(ValueError, match="use measure_classifier"):
         measure_regressor(model, Dataset(test.images, test.targets, test.task), PATCH, AllToOne(0))
+
+
+def test_a_source_specific_attack_is_measured_on_its_sources():
+    """All 20 images of class 1 answer 3; counted over all that are not of class 3, there are 60."""
+    test = colour_images(60, size=SIZE)
+    one = measure_classifier(PlantedClassifier(), test, PATCH, AllToOne(3), sources=test.targets == 1)
+    assert one.attack_success_rate.n == 20 and one.clean_accuracy.n == 60
+    assert measure_classifier(PlantedClassifier(), test, PATCH, AllToOne(3)).attack_success_rate.n == 60
+
+
+def test_the_first_order_ratio_where_it_is_exact():
+    """The trigger halves every feature, so outputs have a quarter of the variance and norms a half: 1/4 x 2^2 = 1, as
+    the angles, which do not change, have the same variance."""
+    model, test = Flat(3 * SIZE * SIZE, 2, generator=stream(0)), slope_images(40, size=SIZE)
+    assert first_order_ratio(model, test, lambda images: images / 2).tolist() == pytest.approx([1, 1], rel=1e-4)
+    assert angle_variance_ratio(model, test, lambda images: images / 2).tolist() == pytest.approx([1, 1], rel=1e-2)

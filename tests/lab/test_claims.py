@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 
+from drmlib.attacks.measure import ClassifierFigures
 from drmlib.lab import claims, figures, records
 from drmlib.metrics import Estimate
 
@@ -110,6 +111,14 @@ def test_table_text_has_no_cell_of_the_table(shown):
     assert data["text/plain"] == "Table: Errors by model (1 rows; columns error, n)"
     assert "1.234567" in data["text/html"] and "<caption>Errors by model</caption>" in data["text/html"]
     assert data["text/html"].count('scope="col"') == 3 and data["text/html"].count('scope="row"') == 1
+
+
+def test_figures_have_a_row_each_with_their_intervals(shown):
+    figures = ClassifierFigures(Estimate(0.9, 0.8, 1.0, 10), Estimate(0.5, 0.4, 0.6, 9))
+    claims.figures_table({"poisoned": figures}, "rates")
+    data = shown[0][0]
+    assert data["text/plain"] == "Table: rates (1 rows; columns clean accuracy, attack success rate)"
+    assert str(figures.attack_success_rate) in data["text/html"]
 
 
 def test_figure_has_caption_alt_and_key_and_is_closed(shown):
