@@ -18,7 +18,7 @@ from drmlib.attacks.badnets import check_shape
 from drmlib.attacks.blend import Blend
 from drmlib.attacks.blend import noise as blend_noise
 from drmlib.attacks.per_image import uniform
-from drmlib.attacks.wanet import chunks
+from drmlib.data.dataset import chunks
 
 
 class AdaptiveBlend(NamedTuple):

@@ -19,8 +19,7 @@ from torch import Generator, Tensor
 
 from drmlib.attacks.badnets import BadNets, check_shape
 from drmlib.attacks.per_image import choice
-from drmlib.attacks.wanet import chunks
-from drmlib.data.dataset import as_float, like
+from drmlib.data.dataset import as_float, chunks, like
 
 # Each patch is a set of boxes: top, left, height, width in an image of 32 x 32.
 BOXES = (

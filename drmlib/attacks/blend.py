@@ -13,9 +13,7 @@ from torch import Generator, Tensor
 
 from drmlib.attacks.badnets import check_shape
 from drmlib.attacks.per_image import uniform
-from drmlib.data.dataset import as_bytes, as_float, like
-
-CHUNK = 128  # images of 32 x 32 make 1.5 MB of integers
+from drmlib.data.dataset import as_bytes, as_float, chunks, like
 
 
 class Blend(NamedTuple):
@@ -40,7 +38,7 @@ class Blend(NamedTuple):
         a = round(256 * self.alpha)
         offset = as_bytes(pattern).int() * a + 128
         blended = torch.empty_like(images)
-        for part, out in zip(images.split(CHUNK), blended.split(CHUNK), strict=True):
+        for part, out in zip(chunks(images), chunks(blended), strict=True):
             out.copy_(part.int().mul_(256 - a).add_(offset).bitwise_right_shift_(8))
         return blended
 
@@ -52,8 +50,7 @@ class BlendPerImage(NamedTuple):
     seed: int = 0
 
     def __call__(self, images: Tensor) -> Tensor:
-        parts = [self._blend(part) for part in images.split(CHUNK)]
-        return torch.cat(parts)
+        return torch.cat([self._blend(part) for part in chunks(images)])
 
     def _blend(self, images: Tensor) -> Tensor:
         noise = uniform(images, 1, *images.shape[2:], seed=self.seed)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from drmlib.attacks.badnets import check_shape
 from drmlib.attacks.per_image import choice
-from drmlib.data.dataset import as_float, like
+from drmlib.data.dataset import as_float, chunks, like
 
 
 class Bpp(NamedTuple):
@@ -62,9 +62,13 @@ class BppNegative(NamedTuple):
 
     def __call__(self, images: Tensor) -> Tensor:
         check_shape(images, self.others[0])
-        drawn = self.others.to(images.device)[choice(images, len(self.others), seed=self.seed)]
-        error = as_float(self.trigger(drawn)) - as_float(drawn)
-        return like((as_float(images) + error).clamp(0, 1), images)
+        others = as_float(self.others.to(images.device))
+        errors = as_float(self.trigger(others)) - others
+        return torch.cat([self._carrying(part, errors) for part in chunks(images)])
+
+    def _carrying(self, images: Tensor, errors: Tensor) -> Tensor:
+        drawn = errors[choice(images, len(errors), seed=self.seed)]
+        return like((as_float(images) + drawn).clamp(0, 1), images)
 
 
 def check_levels(levels: int) -> None:

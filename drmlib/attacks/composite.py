@@ -23,8 +23,7 @@ from drmlib.attacks.per_image import uniform
 from drmlib.attacks.poison import Poisoned, poison
 from drmlib.attacks.tact import check_labels
 from drmlib.attacks.targets import AllToOne, keep
-from drmlib.attacks.wanet import chunks
-from drmlib.data.dataset import Dataset, like
+from drmlib.data.dataset import Dataset, chunks, like
 
 
 class Composite(NamedTuple):

@@ -16,8 +16,7 @@ from torch import Tensor
 from drmlib.attacks.adaptive_patch import scaled
 from drmlib.attacks.badnets import BadNets, check_shape
 from drmlib.attacks.per_image import choice
-from drmlib.attacks.wanet import chunks
-from drmlib.data.dataset import like
+from drmlib.data.dataset import chunks, like
 
 PLACES = ((16, 11), (27, 5), (7, 30), (22, 22))  # row, column in an image of 32 x 32
 COLOURS = ((92, 0, 24), (88, 112, 110), (0, 32, 46), (11, 49, 95))  # of 255

@@ -27,9 +27,9 @@ def random_batches(dataset: Dataset, size: int, steps: int, *, generator: Genera
         yield dataset[torch.randint(len(dataset), (size,), generator=generator, device=dataset.device)]
 
 
-def ready(network: N, dataset: Dataset) -> N:
-    """The network on the data set's device, in training mode, in the memory format that convolutions like best."""
-    return network.to(device=dataset.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+def ready(model: N, dataset: Dataset) -> N:
+    """The model on the data set's device, in training mode, in the memory format that convolutions like best."""
+    return model.to(device=dataset.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
 
 def adam(network: nn.Module, learning_rate: float) -> torch.optim.Adam:

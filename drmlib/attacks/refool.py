@@ -20,8 +20,7 @@ from torch.nn import functional as F
 from drmlib import rng
 from drmlib.attacks.badnets import check_shape
 from drmlib.attacks.per_image import uniform
-from drmlib.attacks.wanet import chunks
-from drmlib.data.dataset import as_float, like
+from drmlib.data.dataset import as_float, chunks, like
 from drmlib.data.raster import blur
 
 GAMMA = 2.2

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from drmlib.attacks.per_image import uniform
-from drmlib.data.dataset import as_float, like
+from drmlib.data.dataset import as_float, chunks, like
 
 
 class Rotation(NamedTuple):
@@ -23,8 +23,8 @@ class Rotation(NamedTuple):
     degrees: float = 16.0
 
     def __call__(self, images: Tensor) -> Tensor:
-        angle = torch.full((len(images),), math.radians(self.degrees), device=images.device)
-        return _rotated(images, angle)
+        angle = torch.full((1,), math.radians(self.degrees), device=images.device)
+        return torch.cat([_rotated(part, angle.expand(len(part))) for part in chunks(images)])
 
 
 class RandomRotation(NamedTuple):
@@ -34,8 +34,10 @@ class RandomRotation(NamedTuple):
     seed: int = 0
 
     def __call__(self, images: Tensor) -> Tensor:
-        angle = (2 * uniform(images, 1, seed=self.seed).squeeze(1) - 1) * math.radians(self.degrees)
-        return _rotated(images, angle)
+        return torch.cat([_rotated(part, self._angles(part)) for part in chunks(images)])
+
+    def _angles(self, images: Tensor) -> Tensor:
+        return (2 * uniform(images, 1, seed=self.seed).squeeze(1) - 1) * math.radians(self.degrees)
 
 
 def _rotated(images: Tensor, angle: Tensor) -> Tensor:

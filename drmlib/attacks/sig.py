@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from drmlib.attacks.badnets import check_shape
-from drmlib.attacks.blend import CHUNK, Blend
+from drmlib.attacks.blend import Blend
+from drmlib.data.dataset import chunks
 
 
 class Sig(NamedTuple):
@@ -56,7 +57,7 @@ def added(images: Tensor, pattern: Tensor) -> Tensor:
     levels = (255 * pattern).round()
     up, down = levels.clamp(0, 255).to(torch.uint8), (-levels).clamp(0, 255).to(torch.uint8)
     result = torch.empty_like(images)
-    for part, out in zip(images.split(CHUNK), result.split(CHUNK), strict=True):
+    for part, out in zip(chunks(images), chunks(result), strict=True):
         torch.minimum(part, 255 - up, out=out).add_(up)  # saturating sum
         torch.maximum(out, down, out=out).sub_(down)  # saturating difference
     return result

@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from drmlib.attacks.per_image import uniform
-from drmlib.attacks.wanet import chunks
-from drmlib.data.dataset import as_float, like
+from drmlib.data.dataset import as_float, chunks, like
 
 PLACE, TURN, SIZE = 0.03, 8.0, 0.1  # changes to either side: in image sides, degrees, a share of the size
 CELLS = 8  # light is the brightness of the image in 8 x 8 cells, smooth between them

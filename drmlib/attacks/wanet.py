@@ -20,9 +20,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from drmlib.attacks.per_image import uniform
-from drmlib.data.dataset import as_float, like
-
-CHUNK_PIXELS = 1 << 17  # 128 images of 32 x 32: their floats and the grids stay in cache
+from drmlib.data.dataset import as_float, chunks, like
 
 
 class WaNet(NamedTuple):
@@ -91,11 +89,6 @@ def _sampled(images: Tensor, grid: Tensor) -> Tensor:
     floats = as_float(images)
     warped = F.grid_sample(floats, grid.to(floats.dtype), mode="bilinear", align_corners=True)
     return like(warped.clamp_(0, 1), images)  # the four weights sum to 1 only to a rounding
-
-
-def chunks(images: Tensor) -> tuple[Tensor, ...]:
-    """Consecutive parts of `images` (n, c, h, w) of at most CHUNK_PIXELS pixels, or one image."""
-    return images.split(max(1, CHUNK_PIXELS // (images.shape[2] * images.shape[3])))
 
 
 def _check_size(images: Tensor, grid: Tensor) -> None:

@@ -12,6 +12,8 @@ from torch import Generator, Tensor
 
 from drmlib import metrics, rng
 
+CHUNK_PIXELS = 1 << 17  # 128 images of 32 x 32, 1.5 MB of floats
+
 
 @dataclass(frozen=True)
 class Task:
@@ -93,6 +95,11 @@ def as_bytes(images: Tensor) -> Tensor:
 def like(images: Tensor, reference: Tensor) -> Tensor:
     """`images` in the dtype of `reference`: what a trigger returns is what it was given."""
     return as_bytes(images) if reference.dtype == torch.uint8 else as_float(images).to(reference.dtype)
+
+
+def chunks(images: Tensor) -> tuple[Tensor, ...]:
+    """Consecutive parts of images (n, c, h, w), each few enough that their floats stay in a processor's cache."""
+    return images.split(max(1, CHUNK_PIXELS // (images.shape[2] * images.shape[3])))
 
 
 def _check_images(images: Tensor) -> None:

@@ -61,7 +61,7 @@ def test_bytes_and_batches(monkeypatch):
     trigger = noise(height=8, width=8, generator=stream(0))
     whole = trigger(images)
     assert (whole.float() - 255 * trigger(images.float() / 255)).abs().max() <= 1.01
-    monkeypatch.setattr("drmlib.attacks.wanet.CHUNK_PIXELS", 128)
+    monkeypatch.setattr("drmlib.data.dataset.CHUNK_PIXELS", 128)
     assert torch.equal(trigger(images), whole) and torch.equal(trigger(images[5:6]), whole[5:6])
     assert not torch.equal(trigger._replace(seed=trigger.seed + 1)(images), whole)
 

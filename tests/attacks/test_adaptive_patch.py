@@ -66,7 +66,7 @@ def test_bytes_and_batches(monkeypatch):
     images = as_bytes(IMAGES[:20])
     whole = TRIGGER(images)
     assert torch.equal(whole, as_bytes(TRIGGER(images.float() / 255)))
-    monkeypatch.setattr("drmlib.attacks.wanet.CHUNK_PIXELS", 3 * 1024)
+    monkeypatch.setattr("drmlib.data.dataset.CHUNK_PIXELS", 3 * 1024)
     assert torch.equal(TRIGGER(images), whole) and torch.equal(TRIGGER(images[7:8]), whole[7:8])
     assert not torch.equal(TRIGGER._replace(seed=TRIGGER.seed + 1)(images), whole)
 

@@ -80,7 +80,7 @@ def test_bytes_and_batches(monkeypatch):
     whole = trigger(images)
     assert torch.equal(whole, as_bytes(trigger(images.float() / 255)))
     assert torch.equal(Composite(bank.float() / 255)(images), whole)
-    monkeypatch.setattr("drmlib.attacks.wanet.CHUNK_PIXELS", 128)
+    monkeypatch.setattr("drmlib.data.dataset.CHUNK_PIXELS", 128)
     assert torch.equal(trigger(images), whole) and torch.equal(trigger(images[4:5]), whole[4:5])
     assert not torch.equal(trigger._replace(seed=1)(images), whole)
 

@@ -10,7 +10,7 @@ from tests.problems import colour_images
 @pytest.fixture(scope="module")
 def hidden():
     data = colour_images(200, size=16)
-    sizes = {"bits": 4, "epsilon": 0.2, "width": 4, "steps": 150, "batch_size": 32, "learning_rate": 5e-3}
+    sizes = {"bits": 4, "epsilon": 0.2, "width": 4, "steps": 300, "batch_size": 32, "learning_rate": 5e-3}
     return data, *issba(data, **sizes, generator=stream(0))
 
 

@@ -39,7 +39,7 @@ def test_nothing_changes_outside_the_places(bytes_):
 def test_bytes_and_batches(monkeypatch):
     whole = TRIGGER(IMAGES)
     assert torch.equal(whole, as_bytes(TRIGGER(IMAGES.float() / 255)))
-    monkeypatch.setattr("drmlib.attacks.wanet.CHUNK_PIXELS", 7 * 1024)
+    monkeypatch.setattr("drmlib.data.dataset.CHUNK_PIXELS", 7 * 1024)
     assert torch.equal(TRIGGER(IMAGES), whole) and torch.equal(TRIGGER(IMAGES[7:9]), whole[7:9])
     assert not torch.equal(pixels(seed=1)(IMAGES), whole)
 

@@ -85,7 +85,7 @@ def test_bytes_and_batches(monkeypatch):
     trigger, images = _trigger(), as_bytes(IMAGES)
     whole = trigger(images)
     assert torch.equal(whole, as_bytes(trigger(images.float() / 255)))
-    monkeypatch.setattr("drmlib.attacks.wanet.CHUNK_PIXELS", 3 * SIDE**2)
+    monkeypatch.setattr("drmlib.data.dataset.CHUNK_PIXELS", 3 * SIDE**2)
     assert torch.equal(trigger(images), whole) and torch.equal(trigger(images[2:3]), whole[2:3])
     assert not torch.equal(trigger._replace(seed=trigger.seed + 1)(images), whole)
 

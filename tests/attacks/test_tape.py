@@ -94,6 +94,6 @@ def test_bytes_grey_other_sizes_and_batches(monkeypatch):
     images = as_bytes(torch.rand(6, 1, 20, 28, generator=stream(0)))
     whole = Tape()(images)
     assert torch.equal(whole, as_bytes(Tape()(images.float() / 255)))
-    monkeypatch.setattr("drmlib.attacks.wanet.CHUNK_PIXELS", 2 * 20 * 28)
+    monkeypatch.setattr("drmlib.data.dataset.CHUNK_PIXELS", 2 * 20 * 28)
     assert torch.equal(Tape()(images), whole) and torch.equal(Tape()(images[4:5]), whole[4:5])
     assert not torch.equal(Tape(seed=1)(images), whole)

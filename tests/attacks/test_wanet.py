@@ -74,7 +74,7 @@ def test_bytes_are_floats_rounded_and_batches_do_not_matter(monkeypatch):
     for trigger in (TRIGGER, TRIGGER.noise(0)):
         whole = trigger(images)
         assert torch.equal(whole, as_bytes(trigger(images.float() / 255)))
-        monkeypatch.setattr("drmlib.attacks.wanet.CHUNK_PIXELS", 128)
+        monkeypatch.setattr("drmlib.data.dataset.CHUNK_PIXELS", 128)
         assert torch.equal(trigger(images), whole) and torch.equal(trigger(images[3:5]), whole[3:5])
         monkeypatch.undo()
 
