@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from drmlib.data.dataset import like
+from drmlib.data.dataset import chunks, like
 
 GRID = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0))
 
@@ -31,7 +31,10 @@ class BadNets(NamedTuple):
     def __call__(self, images: Tensor) -> Tensor:
         check_shape(images, self.pattern)
         pattern = like(self.pattern, images).to(images.device)
-        return torch.where(self.mask.to(images.device), pattern, images)
+        mask, stamped = self.mask.to(images.device), torch.empty_like(images)
+        for part, out in zip(chunks(images), chunks(stamped), strict=True):
+            torch.where(mask, pattern, part, out=out)
+        return stamped
 
 
 def grid(*, channels: int = 3, height: int = 32, width: int = 32) -> BadNets:
