@@ -19,7 +19,9 @@ def test_a_closed_form_trigger_compiles_into_one_graph(name):
     for dtype, backend in ((torch.uint8, BACKEND), (torch.float32, "eager")):
         torch._dynamo.reset()
         trigger, images = TRIGGERS[name], _images(dtype)
-        compiled = torch.compile(lambda images: trigger(images), fullgraph=True, backend=backend)(images)
+        compiled = torch.compile(lambda images, trigger=trigger: trigger(images), fullgraph=True, backend=backend)(
+            images
+        )
         difference = (compiled.float() - trigger(images).float()).abs()
         # A warp's last bit may fall on the other side of a rounding step, and a nearest neighbour on the other pixel.
         assert difference.max() <= (1 if dtype == torch.uint8 else 1e-5) or (difference > 0).float().mean() < 0.01
