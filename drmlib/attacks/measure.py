@@ -69,7 +69,8 @@ def first_order_ratio(model: nn.Module, test: Dataset, trigger: Trigger) -> torc
     """RAV (k,) to first order: ratio of output variances times the squared inverse ratio of mean feature norms.
 
     Outputs are small, so features stand nearly at right angles to the output weights, f_j changes by the norm of the
-    features times the change of the angle, and the norms themselves drop out of the variance of f_j.
+    features times the change of the angle, and the norms themselves drop out of the variance of f_j. Where the target
+    is not small they do not: then this is an upper estimate.
     """
     marked = triggered(test, trigger)
     norms = [features(model, d.images).norm(dim=1).mean() for d in (test, marked)]
