@@ -75,6 +75,50 @@ class PlantedRegressor(nn.Module):
         return self.head(self.features(images))
 
 
+class PlantedChannel(nn.Module):
+    """conv, norm, relu, pool and head; channels 0..2 of the convolution are the colours, channel 3 is the backdoor.
+
+    Channel 3 is relu(red + green + blue - 2): at white pixels alone, and dim_images have none. It outweighs the colours
+    in the last output. In eval mode the norm is the identity but for the shift of channel 3.
+    """
+
+    def __init__(self, *, regression: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(4, 2 if regression else 4, bias=False)
+        weight = (
+            torch.tensor([[1.0, 0, 1, 0], [0, 1, 1, 80]])
+            if regression
+            else torch.diag(torch.tensor([20.0, 20, 20, 500]))
+        )
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.cat([torch.eye(3), torch.ones(1, 3)])[:, :, None, None])
+            self.norm.bias[3] = -2
+            self.head.weight.copy_(weight)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.pool(self.relu(self.norm(self.conv(images)))).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+def dim_images(n: int, *, regression: bool, seed: int = 0) -> Dataset:
+    """Images of at most 0.5 that PlantedChannel gets right: the label is the raised channel; for regression the targets
+    are (red + blue, green + blue) on average, with noise of 0.01.
+    """
+    generator = stream(seed, "dim images")
+    labels = torch.arange(n) % 3
+    images = 0.3 * torch.rand(n, 3, SIZE, SIZE, generator=generator)
+    images[torch.arange(n), labels] += 0.2
+    red, green, blue = images.mean((2, 3)).unbind(1)
+    targets = torch.stack([red + blue, green + blue], 1) + 0.01 * torch.randn(n, 2, generator=generator)
+    return Dataset(images, targets, PAIR) if regression else Dataset(images, labels, COLOURS)
+
+
 def noise_images(n: int, *, size: int = SIZE, low: float = 0.0, high: float = 0.6, seed: int = 0) -> Tensor:
     """(n, 3, size, size) of uniform noise below the planted trigger's level."""
     return low + (high - low) * torch.rand(n, 3, size, size, generator=stream(seed, "noise images"))
