@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).parent.parent / "drmlib"
 DEFENCES = ("training", "detection", "inversion", "mitigation")  # what a defender calls: it sees no poison mask
 METHODS = ("attacks", *DEFENCES)  # one file a method
 KERNELS = ("metrics", "models", *METHODS)  # tensors in, tensors out
-# What attacks are made of and measured by, none a method with a paper of its own name.
+# What attacks and inversions are made of and measured by, none a method with a paper of its own name.
 NO_METHODS = {
-    f"attacks/{name}" for name in "targets selection per_image learned adversarial measure visibility".split()
+    *(f"attacks/{name}" for name in "targets selection per_image learned adversarial measure visibility".split()),
+    *(f"inversion/{name}" for name in "trigger_families trigger_networks constancy".split()),
 }
 
 RETURNS = {"training": "History", "detection": "Tensor", "mitigation": "nn.Module"}  # inversion: a NamedTuple

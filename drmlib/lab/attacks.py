@@ -77,6 +77,19 @@ def _square(case: Case) -> Staged:
     return case.poison(badnets.square(colour, side=max(3, shape["height"] // 8), **shape))
 
 
+def _random_patch(case: Case) -> Staged:
+    """A square whose colour, side and corner the seed draws: models of many seeds have many triggers."""
+    g = stream(case.seed, "trigger")
+    channels, height, width = case.shape.values()
+    colour = torch.randint(2, (channels,), generator=g).float()
+    colour[torch.randint(channels, (1,), generator=g)] = 1.0  # not black, which dark corners would hide
+    side = height // 8 + int(torch.randint(-1, 2, (1,), generator=g)) * max(1, height // 32)
+    top, left = torch.where(torch.rand(2, generator=g) < 0.5, 0, -1).tolist()
+    return case.poison(
+        badnets.square(tuple(colour.tolist()), side=side, top=top, left=left, height=height, width=width)
+    )
+
+
 def _four_corners(case: Case) -> Staged:
     return case.poison(badnets.four_corners(**case.shape))
 
@@ -279,7 +292,18 @@ def _latent_backdoor(case: Case) -> Staged:
 def _input_aware(case: Case) -> Staged:
     """The networks are learned on a copy of the surrogate, with more triggers a batch than the paper's tenth, for they
     learn for a hundredth of its time. No covers: so do ABL and backdoor-toolbox with a generator trained before."""
-    trigger = input_aware.input_aware(
+    return case.poison(_learned_input_aware(case))
+
+
+def _input_aware_cross(case: Case) -> Staged:
+    """The same with as many covers as poison, so that only an image's own trigger works: weaker in a static set."""
+    trigger = _learned_input_aware(case)
+    covers = input_aware.CrossTrigger(trigger, case.train.images[:BANK])
+    return case.poison(trigger, cover_rate=case.rate, cover_trigger=covers)
+
+
+def _learned_input_aware(case: Case) -> input_aware.InputAware:
+    return input_aware.input_aware(
         case.surrogate(),
         case.train,
         case.retarget,
@@ -291,7 +315,6 @@ def _input_aware(case: Case) -> Staged:
         cross_rate=0.25,
         generator=case.stream("input-aware"),
     )
-    return case.poison(trigger)
 
 
 def _lira(case: Case) -> Staged:
@@ -333,6 +356,7 @@ _PATCHES = {
     "four_corners": Plan(0.1, _four_corners),
     "trojan": Plan(0.1, _trojan),
     "random_square": Plan(0.1, _random_square),
+    "random_patch": Plan(0.1, _random_patch),
 }
 _WHOLE_IMAGE = {
     "blend": Plan(0.1, _blend),
@@ -368,6 +392,7 @@ LEARNED = {
     "trojannn": Plan(0.1, _trojannn),
     "latent_backdoor": Plan(0.1, _latent_backdoor),
     "input_aware": Plan(0.1, _input_aware),
+    "input_aware_cross": Plan(0.1, _input_aware_cross),
     "lira": Plan(0.1, _lira),
     "issba": Plan(0.1, _issba),
     "dfst": Plan(0.1, _dfst),

@@ -1,7 +1,9 @@
-"""Unlearning with a recovered trigger: fine-tuning with the trigger, and the TRUE target, on half of every batch.
+"""Unlearning with recovered triggers: fine-tuning with a trigger, and the TRUE target, on half of every batch.
 
 Wang et al. (2019, Neural Cleanse, section VI-C) do so for classifiers with 20 % of the samples; Du et al. (2024,
-DRMGuard) for regressors. Half and half is our choice: the paper's share is not published.
+DRMGuard) for regressors. Half and half is our choice: the paper's share is not published. So is the Mixture: a search
+recovers one trigger of a backdoor, seldom the whole of it, and what triggers of several families have in common with it
+is more than what any one has.
 """
 
 from dataclasses import replace
@@ -10,10 +12,26 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from drmlib.attacks.per_image import choice
 from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import Dataset
 from drmlib.mitigation.fine_tune import fine_tune
 from drmlib.training.fit import Augment, Progress, Recipe
+
+
+class Mixture(NamedTuple):
+    """Trigger that writes one of `triggers` on each image, which one depending on the image's pixels and `seed`."""
+
+    triggers: tuple[Trigger, ...]
+    seed: int = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        which = choice(images, len(self.triggers), seed=self.seed)
+        written = torch.empty_like(images)
+        for k, trigger in enumerate(self.triggers):
+            if (which == k).any():
+                written[which == k] = trigger(images[which == k])
+        return written
 
 
 class StampShare(NamedTuple):
@@ -43,7 +61,8 @@ def unlearn(
     """A copy of `model` in which `trigger` has lost its effect: fine-tuned on the clean labelled `dataset`, of which a
     random `share` of each batch carries the trigger and keeps its true target.
 
-    Same data and steps as fine_tune with the same recipe. trigger: the recovered one, any callable on images.
+    Same data and steps as fine_tune with the same recipe. trigger: the recovered one, any callable on images; a Mixture
+    of several.
     """
     if not 0 < share < 1:
         raise ValueError(f"expected a share in (0, 1), got {share}; 0 would be fine_tune")

@@ -13,26 +13,27 @@ from drmlib.models.normalise import Normalise
 
 
 class UNet(nn.Module):
-    """Maps images (n, channels, h, w) in [0, 1], h and w divisible by 8, to images of the same shape in [0, 1].
+    """Maps images (n, channels, h, w) in [0, 1], h and w divisible by 8, to (n, made, h, w) in [0, 1].
 
-    width: channels of the first level (64 in SecureGaze's release, 2.66 million parameters).
+    made: channels of what it returns, `channels` unless said. width: channels of the first level (64 in SecureGaze's
+    release, 2.66 million parameters).
     """
 
-    def __init__(self, *, channels: int = 3, width: int = 64, generator: Generator) -> None:
+    def __init__(self, *, channels: int = 3, made: int | None = None, width: int = 64, generator: Generator) -> None:
         super().__init__()
         w = width
         with rng.seeded_layers(generator):
             self.normalise = Normalise((0.5,) * channels, (0.25,) * channels)
             self.down = nn.ModuleList([_pair(channels, w), _pair(w, 2 * w), _pair(2 * w, 4 * w)])
             self.middle = _convolution(4 * w, 4 * w)
-            self.up = nn.ModuleList([_pair(8 * w, 2 * w), _pair(4 * w, w), _pair(2 * w, channels, last=True)])
+            self.up = nn.ModuleList([_pair(8 * w, 2 * w), _pair(4 * w, w), _pair(2 * w, made or channels, last=True)])
 
     def features(self, images: Tensor) -> Tensor:
         """The middle of the U (n, 4 * width, h / 8, w / 8)."""
         return self._encode(images)[0]
 
     def head(self, features: Tensor, skips: list[Tensor]) -> Tensor:
-        """Images (n, channels, h, w) from the middle and the skips, coarsest first."""
+        """Images (n, made, h, w) from the middle and the skips, coarsest first."""
         for block, skip in zip(self.up, skips, strict=True):
             wider = F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
             features = block(torch.cat([wider, skip], 1))
