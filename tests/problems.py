@@ -78,8 +78,8 @@ class PlantedRegressor(nn.Module):
 class PlantedChannel(nn.Module):
     """conv, norm, relu, pool and head; channels 0..2 of the convolution are the colours, channel 3 is the backdoor.
 
-    Channel 3 is relu(red + green + blue - 2): at white pixels alone, and dim_images have none. It outweighs the colours
-    in the last output. In eval mode the norm is the identity but for the shift of channel 3.
+    Channel 3 is relu(red + green + blue - 1.2), at white pixels alone, since dim_images reach 1.1; the last output gives
+    it a large weight. The norm has the statistics of dim_images and, but for the 1.2, undoes itself.
     """
 
     def __init__(self, *, regression: bool) -> None:
@@ -89,15 +89,18 @@ class PlantedChannel(nn.Module):
         self.relu = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(4, 2 if regression else 4, bias=False)
-        weight = (
-            torch.tensor([[1.0, 0, 1, 0], [0, 1, 1, 80]])
-            if regression
-            else torch.diag(torch.tensor([20.0, 20, 20, 500]))
+        labels, vectors = torch.diag(torch.tensor([20.0, 20, 20, 500])), torch.tensor([[1.0, 0, 1, 0], [0, 1, 1, 80]])
+        mean, variance = (
+            torch.tensor([13 / 60] * 3 + [0.65]),
+            torch.tensor([0.3**2 / 12 + 0.2**2 * 2 / 9] * 3 + [0.15**2]),
         )
         with torch.no_grad():
             self.conv.weight.copy_(torch.cat([torch.eye(3), torch.ones(1, 3)])[:, :, None, None])
-            self.norm.bias[3] = -2
-            self.head.weight.copy_(weight)
+            self.norm.running_mean.copy_(mean)
+            self.norm.running_var.copy_(variance)
+            self.norm.weight.copy_(variance.sqrt())
+            self.norm.bias.copy_(mean - torch.tensor([0, 0, 0, 1.2]))
+            self.head.weight.copy_(vectors if regression else labels)
 
     def features(self, images: Tensor) -> Tensor:
         return self.pool(self.relu(self.norm(self.conv(images)))).flatten(1)
@@ -107,8 +110,8 @@ class PlantedChannel(nn.Module):
 
 
 def dim_images(n: int, *, regression: bool, seed: int = 0) -> Dataset:
-    """Images of at most 0.5 that PlantedChannel gets right: the label is the raised channel; for regression the targets
-    are (red + blue, green + blue) on average, with noise of 0.01.
+    """Images that PlantedChannel gets right, noise of up to 0.3 with one channel raised by 0.2: its label. For
+    regression the targets are (red + blue, green + blue), averaged over the image, and noise of 0.01.
     """
     generator = stream(seed, "dim images")
     labels = torch.arange(n) % 3

@@ -1,14 +1,14 @@
 """What makes a model's answers stand still: the output-space and feature-space terms of DRMGuard, and its attention.
 
 Du, Liu, Jia, Lan, "Defending Deep Regression Models against Backdoor Attacks" (2024), https://arxiv.org/abs/2411.04811,
-section on reverse engineering. Under a backdoor's trigger every output f_j, and the angle alpha_j of the features to the
-weights of every output, stop depending on the image. An objective is a callable (spread, cost) -> loss. The form of the
-feature-space term is not public; three are given.
+section on reverse engineering. Under a backdoor's trigger every output f_j, and the angle alpha_j of the features to
+the weights of every output, stop depending on the image. An objective is a callable (spread, cost) -> loss. The form of
+the feature-space term is not public; three are given.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,10 @@ class Spread(NamedTuple):
         return self.outputs / self.benign_outputs
 
 
-Objective = Callable[[Spread, Tensor], Tensor]
+class Objective(Protocol):
+    """Any callable from a Spread and the cost of the edit (scalar) to a loss (scalar)."""
+
+    def __call__(self, spread: Spread, cost: Tensor, /) -> Tensor: ...
 
 
 def absolute(spread: Spread) -> Tensor:
@@ -64,15 +67,17 @@ def hinge(spread: Spread) -> Tensor:
 
 
 class FixedWeights(NamedTuple):
-    """The paper's objective: output mean_j var(f_j) + cost + feature term(spread). Weights for radians: gaze 20 and
-    800 (the default), head pose 10 and 100."""
+    """The paper's objective: output mean_j var(f_j) + cost + feature term(spread), for outputs in radians."""
 
-    output: float = 20.0
-    feature: float = 800.0
+    output: float
+    feature: float
     term: Callable[[Spread], Tensor] = absolute
 
     def __call__(self, spread: Spread, cost: Tensor) -> Tensor:
         return self.output * spread.outputs.mean() + cost + self.feature * self.term(spread)
+
+
+GAZE_WEIGHTS, HEAD_POSE_WEIGHTS = FixedWeights(20, 800), FixedWeights(10, 100)  # Du et al.'s
 
 
 class LogHinge:

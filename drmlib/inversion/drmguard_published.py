@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from drmlib import rng
 from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import as_float, chunks, like
-from drmlib.inversion.constancy import MOMENTUM, FixedWeights, Objective, Spread, attention_of, variances
+from drmlib.inversion.constancy import GAZE_WEIGHTS, MOMENTUM, Objective, Spread, attention_of, variances
 from drmlib.inversion.drmguard import BETAS, judged
 from drmlib.inversion.trigger_families import Candidates, Family
 from drmlib.inversion.trigger_networks import Generators
@@ -66,7 +66,7 @@ def drmguard_published(
     images: Tensor,
     *,
     family: Family = Generators,
-    objective: Objective | None = None,
+    objective: Objective = GAZE_WEIGHTS,
     attend: bool = True,
     damp: bool = False,
     warm_up_steps: int = 200,
@@ -76,13 +76,12 @@ def drmguard_published(
 ) -> DRMGuardPublished:
     """The trigger that the published search finds with benign unlabelled `images` (n, c, h, w), and its size.
 
-    objective: FixedWeights() unless given, the paper's weights for gaze. The warm-up minimises |x' - x| alone, until the
-    generator returns its input. attend=False leaves the attention out; damp=True brakes edits by it.
+    objective: the paper's weights for gaze unless given. The warm-up minimises |x' - x| alone, until the generator
+    returns its input. attend=False leaves the attention out; damp=True brakes edits by it.
     """
     rng.check_device(generator, images)
     if len(images) < batch_size:
         raise ValueError(f"a batch needs {batch_size} images for its variance, got {len(images)}; lower batch_size")
-    objective = FixedWeights() if objective is None else objective
     candidate = family(images, torch.zeros(1, 0, device=images.device), generator=generator)
     _warm_up(candidate, images, warm_up_steps, batch_size, generator)
     optimizer = torch.optim.Adam(candidate.parameters(), lr=candidate.learning_rate, betas=BETAS)

@@ -26,13 +26,15 @@ class UNets(nn.Module):
     """x' = clip(x + STRENGTH (2 U(x, direction) - 1)), U a U-Net. Its trigger is a Learned."""
 
     learning_rate = 3e-3
+    directions: Tensor
 
     def __init__(self, images: Tensor, directions: Tensor, *, width: int = 12, generator: Generator) -> None:
         super().__init__()
         self.register_buffer("directions", directions)
         channels = images.shape[1]
         self.network = UNet(channels=channels + directions.shape[1], made=channels, width=width, generator=generator)
-        nn.init.constant_(self.network.up[-1][-1][-1].weight, 0.1)  # the first edits are small
+        scale, _ = list(self.network.up.parameters())[-2:]  # of the last norm: the first edits are small
+        nn.init.constant_(scale, 0.1)
         self.to(images.device)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -75,6 +77,7 @@ class Blurred(nn.Module):
     """x' = clip(x + STRENGTH (2 D(x at 4 x 4 pixels, direction) - 1)), D a decoder. Its trigger is a Learned."""
 
     learning_rate, seen = 3e-3, 4
+    directions: Tensor
 
     def __init__(self, images: Tensor, directions: Tensor, *, width: int = 8, generator: Generator) -> None:
         super().__init__()

@@ -99,10 +99,10 @@ def neuron_masks(
         images, targets = as_float(dataset.images[index]), dataset.targets[index]
         if recipe.augment is not None:
             images = recipe.augment(images, generator=generator)
-        noise = torch.rand(2, len(masks), generator=generator, device=masks.device).mul_(2).sub_(1).mul_(epsilon)
+        noise = epsilon * (2 * torch.rand(2, len(masks), generator=generator, device=masks.device) - 1)
         noise.requires_grad_()
-        worse = recipe.loss(neurons.outputs(masks.detach() + noise[0], 1 + noise[1], images), targets)
-        (slope,) = torch.autograd.grad(worse, noise)
+        perturbed = recipe.loss(neurons.outputs(masks.detach() + noise[0], 1 + noise[1], images), targets)
+        (slope,) = torch.autograd.grad(perturbed, noise)
         delta, xi = (noise.detach() + epsilon * slope.sign()).clamp(-epsilon, epsilon)
         natural = recipe.loss(neurons.outputs(masks, torch.ones_like(xi), images), targets)
         robust = recipe.loss(neurons.outputs(masks + delta, 1 + xi, images), targets)
@@ -153,7 +153,7 @@ def _pruned(
     for threshold in sorted(thresholds):
         candidate = copy.deepcopy(repaired)
         for name, mask in masks.items():
-            candidate.get_submodule(name).weight.data[mask <= threshold] = 0  # type: ignore[union-attr, operator]
+            candidate.get_submodule(name).weight.data[mask <= threshold] = 0  # type: ignore[operator]
         if _error(candidate, judging) > limit:
             break
         repaired = candidate

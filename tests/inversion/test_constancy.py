@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from drmlib.inversion.constancy import (
+    GAZE_WEIGHTS,
     FixedWeights,
     LogHinge,
     Spread,
@@ -33,7 +34,7 @@ def test_feature_terms_by_hand():
 
 def test_fixed_weights_by_hand():
     """20 x 0.3 + 0.05 + 800 x 0.02."""
-    assert FixedWeights()(SPREAD, torch.tensor(0.05)).item() == pytest.approx(6 + 0.05 + 16)
+    assert GAZE_WEIGHTS(SPREAD, torch.tensor(0.05)).item() == pytest.approx(6 + 0.05 + 16)
     assert FixedWeights(10, 100, ratio)(SPREAD, torch.tensor(0.0)).item() == pytest.approx(3 + 20)
 
 
