@@ -78,8 +78,8 @@ class PlantedRegressor(nn.Module):
 class PlantedChannel(nn.Module):
     """conv, norm, relu, pool and head; channels 0..2 of the convolution are the colours, channel 3 is the backdoor.
 
-    Channel 3 is relu(red + green + blue - 1.2), at white pixels alone, since dim_images reach 1.1; the last output gives
-    it a large weight. The norm has the statistics of dim_images and, but for the 1.2, undoes itself.
+    Channel 3 is relu(red + green + blue - 1.2), at white pixels alone, since dim_images reach 1.1; the last output
+    gives it a large weight. The norm has the statistics of dim_images and, but for the 1.2, undoes itself.
     """
 
     def __init__(self, *, regression: bool) -> None:
@@ -89,7 +89,8 @@ class PlantedChannel(nn.Module):
         self.relu = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(4, 2 if regression else 4, bias=False)
-        labels, vectors = torch.diag(torch.tensor([20.0, 20, 20, 500])), torch.tensor([[1.0, 0, 1, 0], [0, 1, 1, 80]])
+        labels = torch.diag(torch.tensor([20.0, 20, 20, 500]))
+        vectors = torch.tensor([[1.0, 0, 1, 0], [0, 1, 1, 80]])
         mean, variance = (
             torch.tensor([13 / 60] * 3 + [0.65]),
             torch.tensor([0.3**2 / 12 + 0.2**2 * 2 / 9] * 3 + [0.15**2]),

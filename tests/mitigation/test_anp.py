@@ -27,12 +27,13 @@ def recipe(regression):
 
 
 class OneNeuron(nn.Module):
-    """The batch norm of two pixels, with weight 1 and shift 1."""
+    """The batch norm of two pixels, with weight 1 and shift 1; its running statistics are far from those of a batch."""
 
     def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm2d(1)
         nn.init.ones_(self.norm.bias)
+        nn.init.constant_(self.norm.running_mean, 0.2)
 
     def forward(self, images):
         return self.norm(images).flatten(1)
@@ -86,8 +87,8 @@ def test_the_repaired_model_has_lost_the_planted_channel_and_no_other(regression
 @pytest.mark.parametrize(
     "masks, pruned",
     [
-        ([1.0, 1.0, 0.5, 0.2], [3]),  # 0.2 costs nothing, 0.5 takes a colour
-        ([0.1, 1.0, 1.0, 0.2], []),  # 0.1 takes a colour, and there it stops
+        ([1.0, 0.5, 0.5, 0.2], [3]),  # 0.2 costs nothing, 0.5 takes two colours
+        ([0.1, 0.1, 1.0, 0.2], []),  # 0.1 takes two colours, and there it stops
         ([1.0, 1.0, 0.95, 0.9], [3]),  # a mask at the threshold counts as below it, and 0.9 is the last
         ([1.0, 1.0, 0.95, 0.91], []),
     ],
