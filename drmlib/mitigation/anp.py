@@ -11,9 +11,9 @@ budget as the formula says; the code leaves the projection out and reaches 2 eps
 masks lose w; b stays, as in the paper. Norms use the statistics of each batch while masks are learned, as in the code:
 perturbations of all layers at once would compound if each layer did not renormalise. Everything else is in eval mode.
 
-The authors, and TrojanZoo and BackdoorBench after them, choose the threshold on the test set, and TrojanZoo learns the
-masks there too. Here masks come from one part of the defender's samples, and the error on the other ends the pruning.
-Published losses are cross-entropies; a regressor's is that of its recipe.
+The authors report all thresholds; backdoor-toolbox and BackdoorBench choose one by the accuracy on the test set, where
+the former also learns the masks. Here masks come from one part of the defender's samples, and the error on the other
+ends the pruning. L is that of the recipe, so that a regressor needs nothing else.
 """
 
 import copy

@@ -6,8 +6,8 @@ on while the error stays within a tolerance; then the network is fine-tuned. A c
 meets it, behind norm, ReLU and pooling, as in the authors' code; in a residual network that is behind the addition,
 for the shortcut carries the channel too (as the toolkits do that prune the classifier's columns). The authors zero
 weights and, with Caffe, take the filters out; here a mask follows the layer, which batch norm, shortcuts and training
-cannot undo. BackdoorBench and TrojanZoo stop on the error of the test set; here the defender's samples are all there
-is: a part of them decides where to stop, the others rank the channels. Fine-tuning comes after the decision, on all.
+cannot undo. backdoor-toolbox and BackdoorBench stop on the error of the test set; here the defender's samples are all
+there is: a part of them decides where to stop, the others rank the channels. Fine-tuning comes after that, on all.
 """
 
 import copy
