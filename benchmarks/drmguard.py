@@ -15,7 +15,6 @@ from torch import nn
 
 from drmlib.inversion.constancy import GAZE_WEIGHTS, HEAD_POSE_WEIGHTS
 from drmlib.inversion.drmguard import DRMGuard, drmguard
-from drmlib.inversion.drmguard_published import drmguard_published
 from drmlib.inversion.trigger_families import Masks
 from drmlib.lab import session, suspects, victims
 from drmlib.lab.suspects import Suspect
@@ -57,7 +56,9 @@ def _record(suspect: Suspect, found: DRMGuard) -> dict:
         "model": suspect.name,
         "score": found.score,
         "asymmetry": [e.asymmetry.min().item() for e in found.explored],
-        "change": [r.change for r in found.recovered],
+        "family": found.family,
+        "change": found.recovered[found.family].change,
+        "predicted": _degrees(found.predicted_target.tolist()),
     }
     if suspect.figures is not None and suspect.angle_variance_ratio is not None:
         record |= {name: estimate.value for name, estimate in suspect.figures._asdict().items()}
@@ -78,7 +79,7 @@ def _target(suspect: Suspect, source: Material, dataset: str) -> dict:
         objective=lambda: WEIGHTS[dataset],
         generator=_stream(source),
     )
-    return {"predicted": _degrees(found.predicted_target.tolist())}
+    return {"predicted with the paper's weights": _degrees(found.predicted_target.tolist())}
 
 
 def _degrees(angles) -> list[float]:

@@ -31,7 +31,7 @@ from drmlib.attacks import (
     trojan,
     wanet,
 )
-from drmlib.inversion import neural_cleanse
+from drmlib.inversion import drmguard_published, neural_cleanse
 from drmlib.models.autoencoder import Autoencoder
 from drmlib.models.small_cnn import SmallCNN
 from tests import contracts
@@ -79,6 +79,9 @@ TRIGGERS = {
     "attacks.trojan.Trojan": trojan.reversed_patch(height=SIDE, width=SIDE),
     "attacks.wanet.WaNet": WARP,
     "attacks.wanet.WaNetNoise": WARP.noise(0),
+    "inversion.drmguard_published.Damped": drmguard_published.Damped(
+        badnets.grid(height=SIDE, width=SIDE), torch.linspace(0, 1, SIDE).expand(SIDE, SIDE)
+    ),
     "inversion.neural_cleanse.MaskedPattern": neural_cleanse.MaskedPattern(
         torch.linspace(0, 1, SIDE).expand(1, SIDE, SIDE), torch.full((3, SIDE, SIDE), 0.7)
     ),

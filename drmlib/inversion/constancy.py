@@ -85,9 +85,10 @@ class LogHinge:
 
     Logarithms pull with the same strength whatever the scale; the weight grows by 5 % at every call where all ratios
     are below `bound` and shrinks by 5 % otherwise. feature=False leaves the angles out. Make one for every search.
+    tau 0.05 and bound 0.1, the RAV that the paper speaks of, stop halfway to the attacker's target.
     """
 
-    def __init__(self, *, tau: float = 0.05, bound: float = 0.1, weight: float = 0.3, feature: bool = True) -> None:
+    def __init__(self, *, tau: float = 0.01, bound: float = 0.02, weight: float = 0.3, feature: bool = True) -> None:
         self.tau, self.bound, self.feature = tau, bound, feature
         self.weight = torch.tensor(weight)
 

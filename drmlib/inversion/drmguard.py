@@ -17,6 +17,7 @@ a generator that sees the image cancels the variance of any model by an adversar
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -69,7 +70,7 @@ class DRMGuard(NamedTuple):
     angle_variance_ratio and output_variance_ratio (k,): variance with the trigger over that without, each component;
     predicted_target (k,): mean output under the trigger, in the targets' unit. history (steps, 3): the larger ratio of
     angles and of outputs on each batch of the second stage, and the cost. corners (K, k) in the targets' unit;
-    explored and recovered: the two stages of every family, in the order given.
+    explored: the first stage of every family, in the order given; recovered: the second, by the family's index.
     """
 
     trigger: Trigger
@@ -81,7 +82,7 @@ class DRMGuard(NamedTuple):
     history: Tensor
     corners: Tensor
     explored: tuple[Explored, ...]
-    recovered: tuple[Recovered, ...]
+    recovered: dict[int, Recovered]
 
 
 def drmguard(
@@ -95,12 +96,14 @@ def drmguard(
     explore_batch_size: int = 16,
     steps: int = 200,
     batch_size: int = 64,
+    every_family: bool = False,
     generator: Generator,
 ) -> DRMGuard:
     """The trigger that DRMGuard recovers from `model` with benign unlabelled `images` (n, c, h, w), and its score.
 
-    model.head is one linear layer on model.features, with at most 6 outputs. objective: makes the second stage's, one
-    for each family (constancy.py). attend=False charges all pixels alike.
+    model.head is one linear layer on model.features, with at most 6 outputs. objective: makes the second stage's
+    (constancy.py). attend=False charges all pixels alike. every_family=True goes through the second stage with every
+    family and not only with the one of the score: triggers to unlearn together (mitigation/unlearn.py, Mixture).
     """
     rng.check_device(generator, images)
     if len(images) < batch_size:
@@ -109,41 +112,31 @@ def drmguard(
     outputs = predict(model, images)
     directions = signs(outputs.shape[1], outputs.device)
     corners = outputs.mean(0) + directions * outputs.std(0)
-    explored, recovered = [], []
+    first = partial(explore, steps=explore_steps, batch_size=explore_batch_size, generator=generator)
+    second = partial(recover, steps=steps, batch_size=batch_size, generator=generator)
     with frozen(model):
-        for family in families:
-            candidates = family(images, directions, generator=generator)
-            found = explore(
-                model,
-                images,
-                candidates,
-                corners,
-                weights,
-                steps=explore_steps,
-                batch_size=explore_batch_size,
-                generator=generator,
-            )
-            explored.append(found)
-            start = candidates.only(int(found.asymmetry.argmin()))
-            recovered.append(
-                recover(
-                    model, images, start, objective(), weights, steps=steps, batch_size=batch_size, generator=generator
-                )
-            )
-    lowest = torch.stack([found.asymmetry.min() for found in explored])
-    best = int(lowest.argmin())
-    one = recovered[best]
+        explored = [
+            first(model, images, family(images, directions, generator=generator), corners, weights)
+            for family in families
+        ]
+        lowest = torch.stack([found.asymmetry.min() for found in explored])
+        best = int(lowest.argmin())
+        recovered = {}
+        for k in range(len(families)) if every_family else [best]:
+            start = explored[k].candidates.only(int(explored[k].asymmetry.argmin()))
+            recovered[k] = second(model, images, start, objective(), weights)
+    found = recovered[best]
     return DRMGuard(
-        one.trigger,
+        found.trigger,
         lowest[best].item(),
         best,
-        one.angle_variance_ratio,
-        one.output_variance_ratio,
-        one.predicted_target,
-        one.history,
+        found.angle_variance_ratio,
+        found.output_variance_ratio,
+        found.predicted_target,
+        found.history,
         corners,
         tuple(explored),
-        tuple(recovered),
+        recovered,
     )
 
 

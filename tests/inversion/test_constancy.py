@@ -39,18 +39,18 @@ def test_fixed_weights_by_hand():
 
 
 def test_log_hinge_by_hand():
-    """V = 0.2, 0.2: log 4 at tau 0.05; RAV 0.1, 0.3: (log 2 + log 6) / 2; cost 0.02 / 0.01 at weight 0.3.
+    """V = 0.2, 0.2: log 20 at tau 0.01; RAV 0.1, 0.3: (log 10 + log 30) / 2; cost 0.02 / 0.01 at weight 0.3.
 
-    Not all ratios are below 0.1, so the weight falls by 5 %; once they are, it grows.
+    Not all ratios are below 0.02, so the weight falls by 5 %; once they are, it grows.
     """
     objective = LogHinge()
-    expected = math.log(4) + math.log(12) / 2 + 0.3 * 2
+    expected = math.log(20) + math.log(300) / 2 + 0.3 * 2
     assert objective(SPREAD, torch.tensor(0.02)).item() == pytest.approx(expected, rel=1e-5)
     assert objective.weight.item() == pytest.approx(0.3 / 1.05)
     still = SPREAD._replace(angles=SPREAD.angles / 100, outputs=SPREAD.outputs / 100)
     assert objective(still, torch.tensor(0.02)).item() == pytest.approx(0.3 / 1.05 * 2)
     assert objective.weight.item() == pytest.approx(0.3)
-    assert LogHinge(feature=False)(SPREAD, torch.tensor(0.0)).item() == pytest.approx(math.log(4), rel=1e-5)
+    assert LogHinge(feature=False)(SPREAD, torch.tensor(0.0)).item() == pytest.approx(math.log(20), rel=1e-5)
 
 
 def test_adapted_weights_stay_in_their_range():
