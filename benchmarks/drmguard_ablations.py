@@ -1,0 +1,95 @@
+"""What each part of DRMGuard is worth: `python -m benchmarks.drmguard_ablations --models 4`.
+
+Each variant scores the same benign and backdoored gaze models; a line tells the scores' range of each kind, the AUROC,
+and, for variants of the published form, how many benign models its rule calls backdoored.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Generator, Tensor, nn
+
+from drmlib import metrics
+from drmlib.inversion.constancy import GAZE_WEIGHTS, hinge, ratio
+from drmlib.inversion.drmguard import drmguard
+from drmlib.inversion.drmguard_published import EPSILON, drmguard_published
+from drmlib.inversion.trigger_families import Additive, Flows, Masks
+from drmlib.inversion.trigger_networks import Blurred, ShuffledUNets, UNets
+from drmlib.lab import session, suspects, victims
+from drmlib.lab.suspects import Suspect
+from drmlib.rng import stream
+
+
+def _search(model: nn.Module, images: Tensor, *, few: int | None = None, generator: Generator, **settings) -> float:
+    """drmguard's score; few: with that many of the images."""
+    return drmguard(model, images[:few], steps=1, generator=generator, **settings).score
+
+
+def _published(model: nn.Module, images: Tensor, *, generator: Generator, **settings) -> float:
+    """The published form's mean |x' - x|."""
+    return drmguard_published(model, images, generator=generator, **settings).score
+
+
+SEARCH: dict[str, Callable[..., float]] = {
+    "default: masks and flows": _search,
+    "without attention": partial(_search, attend=False),
+    "100 images instead of 500": partial(_search, few=100),
+    "120 steps instead of 200": partial(_search, explore_steps=120),
+    "60 steps": partial(_search, explore_steps=60),
+    "masks": partial(_search, families=(Masks,)),
+    "flows": partial(_search, families=(Flows,)),
+    "additive": partial(_search, families=(Additive,)),
+    "generator that sees the image at 4 x 4": partial(_search, families=(Blurred,)),
+    "generator that sees the image": partial(_search, families=(UNets,)),
+    "the same, shuffled": partial(_search, families=(ShuffledUNets,)),
+}
+UNIVERSAL = partial(_published, family=Masks, warm_up_steps=0, steps=300)
+PUBLISHED: dict[str, Callable[..., float]] = {
+    "published: generator": _published,
+    "published: generator, damped": partial(_published, attend=False, damp=True),
+    "published: generator, no feature term": partial(_published, objective=GAZE_WEIGHTS._replace(feature=0)),
+    "published: generator, no attention": partial(_published, attend=False),
+    "universal mask, published weights": UNIVERSAL,
+    "universal mask, no feature term": partial(UNIVERSAL, objective=GAZE_WEIGHTS._replace(feature=0)),
+    "universal mask, no attention": partial(UNIVERSAL, attend=False),
+    "universal mask, neither": partial(UNIVERSAL, objective=GAZE_WEIGHTS._replace(feature=0), attend=False),
+    "universal mask, ratio": partial(UNIVERSAL, objective=GAZE_WEIGHTS._replace(feature=2, term=ratio)),
+    "universal mask, hinge": partial(UNIVERSAL, objective=GAZE_WEIGHTS._replace(feature=2, term=hinge)),
+}
+
+
+def compare(suspected: list[Suspect], images: Tensor, variants: dict[str, Callable[..., float]]) -> None:
+    """Prints a line for each variant."""
+    truth = torch.tensor([suspect.is_backdoored for suspect in suspected])
+    for name, variant in variants.items():
+        scores = torch.tensor(
+            [variant(s.model, images, generator=stream(0, "drmguard", device=images.device)) for s in suspected]
+        )
+        benign, backdoored = scores[~truth], scores[truth]
+        below = f", benign below {EPSILON}: {int((benign < EPSILON).sum())}" if variants is PUBLISHED else ""
+        print(
+            f"| {name} | {benign.min():.3f} to {benign.max():.3f} | {backdoored.min():.3f} to {backdoored.max():.3f} "
+            f"| {metrics.auroc(-scores, truth)}{below} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--attacks", nargs="*", default=["random_patch", "wanet", "input_aware"])
+    parser.add_argument("--models", type=int, default=4, help="benign models, and as many backdoored ones an attack")
+    parser.add_argument("--profile", default="quick", choices=list(victims.PROFILES))
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+    source = victims.material("gaze", given.profile, seed=0, device=session.device(given.device))
+    suspected = [suspects.benign(source, seed=k) for k in range(given.models)]
+    for attack in given.attacks:
+        suspected += [suspects.backdoored(attack, source, profile=given.profile, seed=k) for k in range(given.models)]
+    for variants in (SEARCH, PUBLISHED):
+        compare(suspected, source.defender.images, variants)
+
+
+if __name__ == "__main__":
+    main()
