@@ -108,7 +108,7 @@ def test_available_says_what_is_there(tmp_path, monkeypatch):
         "cifar100": "absent",
         "fashion_mnist": str(tmp_path / "FashionMNIST" / "raw"),
         "gtsrb": "absent",
-    }
+    } | dict.fromkeys(("mpiifacegaze", "columbia_gaze", "biwi", "pandora"), "absent")
     assert available(folder=tmp_path) == expected
     monkeypatch.setenv("DRMLIB_DATA", str(tmp_path))
     assert available() == expected
