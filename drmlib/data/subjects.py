@@ -52,8 +52,8 @@ def split_subjects(names: Sequence[str], *counts: int, generator: Generator) -> 
     """Disjoint random groups of the given numbers of subjects, in one draw; who is left over is in none."""
     if not counts or min(counts) < 1 or sum(counts) > len(names):
         raise ValueError(f"expected counts of at least 1 that sum to at most {len(names)} subjects, got {counts}")
-    order = torch.randperm(len(names), generator=generator, device=generator.device).cpu()
-    return tuple(tuple(sorted(names[i] for i in part)) for part in order[: sum(counts)].split(list(counts)))
+    order = torch.randperm(len(names), generator=generator, device=generator.device)
+    return tuple(tuple(sorted(names[i] for i in part.tolist())) for part in order[: sum(counts)].split(list(counts)))
 
 
 def choose_subjects(
