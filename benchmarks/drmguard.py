@@ -2,23 +2,17 @@
 
 Not speed but effect. For each attack `--models` backdoored models, each with a seed, target and trigger of its own, as
 many benign ones, and `--reference` more benign ones on which alone the threshold is chosen. Models are trained, or come
-from the cache; what was measured is printed line by line, as JSON with --json.
+from the cache; what was measured is printed line by line as JSON. The second stage has the paper's weights.
 """
 
 import argparse
 import json
 import math
-from collections.abc import Callable
-
-import torch
-from torch import nn
 
 from drmlib.inversion.constancy import GAZE_WEIGHTS, HEAD_POSE_WEIGHTS
 from drmlib.inversion.drmguard import DRMGuard, drmguard
-from drmlib.inversion.trigger_families import Masks
 from drmlib.lab import session, suspects, victims
 from drmlib.lab.suspects import Suspect
-from drmlib.lab.victims import Material
 from drmlib.rng import stream
 
 ATTACKS = ("random_patch", "wanet", "input_aware", "clean_label")
@@ -31,9 +25,10 @@ def rows(dataset: str, attacks: list[str], models: int, reference: int, profile:
     scores: dict[str, float] = {}
 
     def inspect(suspect: Suspect) -> None:
-        found = drmguard(suspect.model, source.defender.images, generator=_stream(source))
+        g = stream(0, "drmguard", device=source.defender.device)
+        found = drmguard(suspect.model, source.defender.images, objective=lambda: WEIGHTS[dataset], generator=g)
         scores[suspect.name] = found.score
-        print(json.dumps(_record(suspect, found) | _target(suspect, source, dataset)), flush=True)
+        print(json.dumps(record(suspect, found)), flush=True)
 
     for seed in range(reference):
         inspect(suspects.benign(source, seed=suspects.REFERENCE + seed))
@@ -50,7 +45,7 @@ def rows(dataset: str, attacks: list[str], models: int, reference: int, profile:
         print(f"## {dataset} {attack}: AUROC {verdict.auroc}, accuracy at {limit:.3f} {verdict.accuracy}", flush=True)
 
 
-def _record(suspect: Suspect, found: DRMGuard) -> dict:
+def record(suspect: Suspect, found: DRMGuard) -> dict:
     """What is known of a model and what was found, for one line."""
     record: dict = {
         "model": suspect.name,
@@ -68,26 +63,8 @@ def _record(suspect: Suspect, found: DRMGuard) -> dict:
     return record
 
 
-def _target(suspect: Suspect, source: Material, dataset: str) -> dict:
-    """Where the paper's objective and weights, with one mask for all images, send a backdoored model's answers."""
-    if not suspect.is_backdoored:
-        return {}
-    found = drmguard(
-        suspect.model,
-        source.defender.images,
-        families=(Masks,),
-        objective=lambda: WEIGHTS[dataset],
-        generator=_stream(source),
-    )
-    return {"predicted with the paper's weights": _degrees(found.predicted_target.tolist())}
-
-
 def _degrees(angles) -> list[float]:
     return [round(math.degrees(angle), 2) for angle in angles]
-
-
-def _stream(source: Material) -> torch.Generator:
-    return stream(0, "drmguard", device=source.defender.device)
 
 
 def main() -> None:

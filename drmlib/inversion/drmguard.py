@@ -8,12 +8,14 @@ THIS IS NOT THE PAPER'S FORM, which stands in drmguard_published.py. That one tr
 compares mean |x' - x| with 0.03. As far as its form is public it does not separate benign from backdoored models here:
 a generator that sees the image cancels the variance of any model by an adversarial code. What detects best here:
 
-1. the edit is the same for all images, one of several families (trigger_families.py) or any other that is passed in;
-2. a first stage pulls the outputs into every corner of their range, all corners side by side, and charges edits by the
-   attention, so that wiping out what the model looks at is dear. A benign model asks about the same cost of every
-   corner; a backdoor is a short way into one. The score is the cheapest corner's cost over the median of the others':
-   it needs no benign model to compare with;
-3. a second stage, the paper's objective, goes on from the cheapest corner of each family to the trigger.
+1. the edit must not depend on what there is to cancel. By default it is searched in two families: a generator that
+   sees the image at 4 x 4 pixels (Blurred), which finds patches, blends and triggers that differ from image to image,
+   and one warp for all images (Flows). Any other can be passed in (trigger_families.py, trigger_networks.py);
+2. a first stage makes the outputs stand still in every direction, (up, right), (up, left) and so on, all side by side,
+   and charges edits by the attention, so that wiping out what the model looks at is dear. A benign model asks about
+   the same price of every direction; a backdoor is a short way in one. The score is the lowest price over the median of
+   the others: it needs no benign model to compare with;
+3. a second stage, the paper's objective, goes on from the cheapest direction to the trigger.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,17 +29,19 @@ from drmlib import rng
 from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import as_float
 from drmlib.inversion.constancy import LogHinge, Objective, Spread, adapted, attention, variances
-from drmlib.inversion.trigger_families import UNIT, Candidates, Family, Flows, Masks
-from drmlib.models.predict import features, frozen, predict
+from drmlib.inversion.trigger_families import UNIT, Candidates, Family, Flows
+from drmlib.inversion.trigger_networks import Blurred
+from drmlib.models.predict import features, frozen, output_layer, predict
 
 BETAS = (0.5, 0.9)  # of Adam, as usual in trigger inversion
-REACHED = 0.3  # standard deviations from the corner at which a candidate does its work
+PUSH = 0.7  # standard deviations of the outputs, by which a candidate must at least move their mean in its direction
+REACHED = 0.2  # standard deviations that the outputs may still be off, at which a candidate does its work
 THRESHOLD = 0.55  # see the README: 0.6 x the median score of benign models that none of our figures use
 
 
 class Explored(NamedTuple):
-    """The first stage of one family. costs (K,) of the corners, in the family's unit; errors (K,): mean distance of the
-    outputs from their corner, in standard deviations; candidates: what was found."""
+    """The first stage of one family. costs (K,) of the directions, in the family's unit; errors (K,): what the outputs
+    still vary and fall short by, in standard deviations; candidates: what was found."""
 
     costs: Tensor
     errors: Tensor
@@ -45,7 +49,7 @@ class Explored(NamedTuple):
 
     @property
     def asymmetry(self) -> Tensor:
-        """Each corner's cost over the median of the others' (K,); a corner not reached costs the more."""
+        """Each direction's cost over the median of the others' (K,); one not reached costs the more."""
         costs = self.costs * (self.errors / REACHED).clamp_min(1)
         others = torch.stack([torch.cat([costs[:k], costs[k + 1 :]]).median() for k in range(len(costs))])
         return costs / others
@@ -64,12 +68,12 @@ class Recovered(NamedTuple):
 
 
 class DRMGuard(NamedTuple):
-    """trigger: the recovered one; score: cost of the cheapest corner over the median of the others', SMALL if
+    """trigger: the recovered one; score: price of the cheapest direction over the median of the others', SMALL if
     backdoored, about 1 if not; family: index of the family that both are of.
 
     angle_variance_ratio and output_variance_ratio (k,): variance with the trigger over that without, each component;
     predicted_target (k,): mean output under the trigger, in the targets' unit. history (steps, 3): the larger ratio of
-    angles and of outputs on each batch of the second stage, and the cost. corners (K, k) in the targets' unit;
+    angles and of outputs on each batch of the second stage, and the cost. directions (K, k) of -1 and 1;
     explored: the first stage of every family, in the order given; recovered: the second, by the family's index.
     """
 
@@ -80,7 +84,7 @@ class DRMGuard(NamedTuple):
     output_variance_ratio: Tensor
     predicted_target: Tensor
     history: Tensor
-    corners: Tensor
+    directions: Tensor
     explored: tuple[Explored, ...]
     recovered: dict[int, Recovered]
 
@@ -89,12 +93,12 @@ def drmguard(
     model: nn.Module,
     images: Tensor,
     *,
-    families: Sequence[Family] = (Masks, Flows),
+    families: Sequence[Family] = (Blurred, Flows),
     objective: Callable[[], Objective] = LogHinge,
     attend: bool = True,
-    explore_steps: int = 200,
+    explore_steps: int = 150,
     explore_batch_size: int = 16,
-    steps: int = 200,
+    steps: int = 100,
     batch_size: int = 64,
     every_family: bool = False,
     generator: Generator,
@@ -109,14 +113,12 @@ def drmguard(
     if len(images) < batch_size:
         raise ValueError(f"a batch needs {batch_size} images for its variance, got {len(images)}; lower batch_size")
     weights = attention(model, images) if attend else torch.ones(images.shape[2:], device=images.device)
-    outputs = predict(model, images)
-    directions = signs(outputs.shape[1], outputs.device)
-    corners = outputs.mean(0) + directions * outputs.std(0)
+    directions = signs(output_layer(model).out_features, images.device)
     first = partial(explore, steps=explore_steps, batch_size=explore_batch_size, generator=generator)
     second = partial(recover, steps=steps, batch_size=batch_size, generator=generator)
     with frozen(model):
         explored = [
-            first(model, images, family(images, directions, generator=generator), corners, weights)
+            first(model, images, family(images, directions, generator=generator), directions, weights)
             for family in families
         ]
         lowest = torch.stack([found.asymmetry.min() for found in explored])
@@ -134,7 +136,7 @@ def drmguard(
         found.output_variance_ratio,
         found.predicted_target,
         found.history,
-        corners,
+        directions,
         tuple(explored),
         recovered,
     )
@@ -144,27 +146,30 @@ def explore(
     model: nn.Module,
     images: Tensor,
     candidates: Candidates,
-    corners: Tensor,
+    directions: Tensor,
     weights: Tensor,
     *,
     steps: int,
     batch_size: int,
     generator: Generator,
 ) -> Explored:
-    """The first stage: for every corner y (K, k) the smallest edit that sends all images there.
+    """The first stage: for each of the directions (K, k) the smallest edit that makes the outputs stand still there.
 
-    Minimises mean |f(x') - y| in standard deviations of the outputs + weight * cost / UNIT, the weight adapted so that
-    the first term comes to REACHED; costs and errors are means over the last tenth of the steps.
+    With outputs z in standard deviations from their benign mean and m their mean over a batch, minimises
+    mean |z - m| + mean_j max(0, PUSH - direction_j m_j) + weight * cost / UNIT, the weight adapted so that the first
+    two come to REACHED; costs and errors are means over the last tenth of the steps.
     """
-    spread = predict(model, images).std(0)
+    benign = predict(model, images)
+    centre, scale = benign.mean(0), benign.std(0)
     optimizer, schedule = _optimizer(candidates, steps)
-    weight = torch.full((len(corners),), 0.3, device=images.device)
+    weight = torch.full((len(directions),), 0.3, device=images.device)
     last = []
     for step in range(steps):
         clean = _batch(images, batch_size, generator)
         edited = candidates(clean)
-        answers = model(edited.flatten(0, 1)).unflatten(0, (len(corners), batch_size))
-        error = ((answers - corners[:, None]).abs() / spread).mean((1, 2))
+        answers = (model(edited.flatten(0, 1)).unflatten(0, edited.shape[:2]) - centre) / scale
+        mean = answers.mean(1)
+        error = (answers - mean[:, None]).abs().mean((1, 2)) + (PUSH - directions * mean).relu().mean(1)
         cost = candidates.cost(clean, edited, weights)
         optimizer.zero_grad(set_to_none=True)
         (error + weight * cost / UNIT).sum().backward()
@@ -220,10 +225,10 @@ def judged(
 
 
 def signs(components: int, device: torch.device) -> Tensor:
-    """All 2^k rows of -1 and +1 (2^k, k): the directions of the corners."""
+    """All 2^k rows of -1 and +1 (2^k, k): the directions of the first stage."""
     if components > 6:
         raise ValueError(
-            f"the first stage searches 2^k corners side by side: expected at most 6 outputs, got {components}"
+            f"the first stage searches 2^k directions side by side: expected at most 6 outputs, got {components}"
         )
     bits = torch.arange(2**components, device=device)[:, None] >> torch.arange(components, device=device)
     return 2.0 * (bits & 1) - 1

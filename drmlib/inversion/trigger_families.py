@@ -101,13 +101,13 @@ class Additive(nn.Module):
 
 
 class Flows(nn.Module):
-    """x' = x bent along one smooth field of 8 x 8 control points, enlarged bicubically. Its trigger is a WaNet.
+    """x' = x bent along one smooth field of 12 x 12 control points, enlarged bicubically. Its trigger is a WaNet.
 
     A warp changes many pixels, most of them invisibly: it is charged by its mean displacement, as a share of the
     image's side, and not by |x' - x|, under which the search finds no warp, true or false, that it would call small.
     """
 
-    learning_rate, points, reach = 0.03, 8, 0.25  # a control point at 1 moves what it stands on by 1/8 of the side
+    learning_rate, points, reach = 0.03, 12, 0.25  # a control point at 1 moves what it stands on by 1/8 of the side
 
     def __init__(self, images: Tensor, directions: Tensor, *, generator: Generator) -> None:
         super().__init__()
