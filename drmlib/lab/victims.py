@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from drmlib.data import faces, images, signs
+from drmlib.data import faces, gaze, head_pose, images, signs
 from drmlib.data.augment import Augmentation
 from drmlib.data.dataset import Dataset
+from drmlib.data.subjects import split_subjects
 from drmlib.lab.cache import cached_fit
 from drmlib.lab.session import lookup, progress
 from drmlib.models.resnet import resnet18
@@ -94,11 +95,37 @@ def _photographed(
     return Material(train, defender, test, recipe, sizes.large)
 
 
+def _people(
+    load: Callable[..., Dataset],
+    subjects: tuple[str, ...],
+    frames: int,
+    sizes: Profile,
+    seed: int,
+    device: torch.device | str,
+) -> Material:
+    """A fifth of the people are the defender's, a fifth are for testing, the others for training; no one is in two.
+
+    frames: as many as everybody has at least, so that no part is asked for more than there is.
+    """
+    fifth = max(1, len(subjects) // 5)
+    counts = len(subjects) - 2 * fifth, fifth, fifth
+    groups = split_subjects(subjects, *counts, generator=stream(seed, load.__name__, "subjects"))
+    train, defender, test = (
+        load(subjects=group, size=sizes.size, limit=min(n, frames * len(group))).to(device)
+        for group, n in zip(groups, (sizes.train, sizes.defender, sizes.test), strict=True)
+    )
+    return Material(train, defender, test, replace(REGRESSION, epochs=sizes.epochs), sizes.large)
+
+
 # No random crops: they cut a patch flush with the corner out of two in three poisoned images, whose wrong labels
 # then are noise; a small network did not learn the grid at all (attack success 0.06, clean accuracy lower by 0.05).
 DATASETS: dict[str, Callable[[Profile, int, torch.device | str], Material]] = {
     "gaze": partial(_rendered, faces.gaze_faces, REGRESSION),
     "head_pose": partial(_rendered, faces.head_pose_faces, REGRESSION),
+    "mpiifacegaze": partial(_people, gaze.mpiifacegaze, gaze.MPIIFACEGAZE_SUBJECTS, 3000),
+    "columbia_gaze": partial(_people, gaze.columbia_gaze, gaze.COLUMBIA_SUBJECTS, 105),
+    "biwi": partial(_people, head_pose.biwi, head_pose.BIWI_SUBJECTS, 400),
+    "pandora": partial(_people, head_pose.pandora, head_pose.PANDORA_SUBJECTS, 1000),
     "signs": partial(_rendered, signs.signs, CLASSIFICATION),
     "cifar10": partial(_photographed, images.cifar10, Augmentation(flip=True)),
     "cifar100": partial(_photographed, images.cifar100, Augmentation(flip=True)),

@@ -1,7 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
 
+from drmlib.data.faces import gaze_faces
 from drmlib.lab import victims
+from drmlib.rng import stream
 
 
 @pytest.fixture
@@ -45,3 +49,26 @@ def test_a_named_set_that_is_absent_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setenv("DRMLIB_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="signs"):
         victims.material("cifar10", "quick", seed=0, device="cpu")
+
+
+def test_real_people_are_in_one_part_only_and_nobody_is_asked_for_too_many_frames(tiny, monkeypatch):
+    """Seven people, three frames each: a fifth is one person for the defender, one for testing, five train."""
+    asked = []
+
+    def load(*, subjects, size, limit):
+        asked.append((subjects, limit))
+        return gaze_faces(limit, size=size, generator=stream(0, *subjects))
+
+    people = tuple("abcdefg")
+    monkeypatch.setitem(victims.DATASETS, "people", partial(victims._people, load, people, 3))
+    found = victims.material("people", "quick", seed=0, device="cpu")
+    assert [len(part) for part in found[:3]] == [15, 3, 3]
+    assert [len(subjects) for subjects, _ in asked] == [5, 1, 1]
+    assert sorted(name for subjects, _ in asked for name in subjects) == list(people)
+
+
+@pytest.mark.parametrize("name", ["mpiifacegaze", "columbia_gaze", "biwi", "pandora"])
+def test_a_licensed_set_that_is_not_there_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("DRMLIB_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="terms"):
+        victims.material(name, "quick", seed=0, device="cpu")
