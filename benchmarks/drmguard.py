@@ -50,7 +50,7 @@ def record(suspect: Suspect, found: DRMGuard) -> dict:
     record: dict = {
         "model": suspect.name,
         "score": found.score,
-        "asymmetry": [e.asymmetry.min().item() for e in found.explored],
+        "prices": found.prices.min(1).values.tolist(),
         "family": found.family,
         "change": found.recovered[found.family].change,
         "predicted": _degrees(found.predicted_target.tolist()),

@@ -8,14 +8,16 @@ THIS IS NOT THE PAPER'S FORM, which stands in drmguard_published.py. That one tr
 compares mean |x' - x| with 0.03. As far as its form is public it does not separate benign from backdoored models here:
 a generator that sees the image cancels the variance of any model by an adversarial code. What detects best here:
 
-1. the edit must not depend on what there is to cancel. By default it is searched in two families: a generator that
-   sees the image at 4 x 4 pixels (Blurred), which finds patches, blends and triggers that differ from image to image,
-   and one warp for all images (Flows). Any other can be passed in (trigger_families.py, trigger_networks.py);
+1. the edit must not depend on what there is to cancel. By default it is searched in three families: one mask and
+   pattern for all images (Masks), one warp for all (Flows), and a generator that sees the image at 4 x 4 pixels
+   (Blurred), for triggers that differ from image to image. Any other can be passed in (trigger_families.py,
+   trigger_networks.py);
 2. a first stage makes the outputs stand still in every direction, (up, right), (up, left) and so on, all side by side,
    and charges edits by the attention, so that wiping out what the model looks at is dear. A benign model asks about
-   the same price of every direction; a backdoor is a short way in one. The score is the lowest price over the median of
-   the others: it needs no benign model to compare with;
-3. a second stage, the paper's objective, goes on from the cheapest direction to the trigger.
+   the same price of every direction; a backdoor is a short way in one. The price of a direction is its cost over the
+   median of the others'; the score is the lowest geometric mean, over the families, of one direction's prices. It needs
+   no benign model to compare with, and what families agree on counts: chance seldom makes the same direction cheap;
+3. a second stage, the paper's objective, goes on from that direction to the trigger.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +31,7 @@ from drmlib import rng
 from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import as_float
 from drmlib.inversion.constancy import LogHinge, Objective, Spread, adapted, attention, variances
-from drmlib.inversion.trigger_families import UNIT, Candidates, Family, Flows
+from drmlib.inversion.trigger_families import UNIT, Candidates, Family, Flows, Masks
 from drmlib.inversion.trigger_networks import Blurred
 from drmlib.models.predict import features, frozen, output_layer, predict
 
@@ -48,7 +50,7 @@ class Explored(NamedTuple):
     candidates: Candidates
 
     @property
-    def asymmetry(self) -> Tensor:
+    def price(self) -> Tensor:
         """Each direction's cost over the median of the others' (K,); one not reached costs the more."""
         costs = self.costs * (self.errors / REACHED).clamp_min(1)
         others = torch.stack([torch.cat([costs[:k], costs[k + 1 :]]).median() for k in range(len(costs))])
@@ -68,9 +70,10 @@ class Recovered(NamedTuple):
 
 
 class DRMGuard(NamedTuple):
-    """trigger: the recovered one; score: price of the cheapest direction over the median of the others', SMALL if
-    backdoored, about 1 if not; family: index of the family that both are of.
+    """trigger: the recovered one; score: price of the cheapest direction, SMALL if backdoored, about 1 if not.
 
+    direction: index of that one among `directions` (K, k) of -1 and 1; family: index of the family that is cheapest
+    there, whose trigger this is; prices (F, K) of all families and directions.
     angle_variance_ratio and output_variance_ratio (k,): variance with the trigger over that without, each component;
     predicted_target (k,): mean output under the trigger, in the targets' unit. history (steps, 3): the larger ratio of
     angles and of outputs on each batch of the second stage, and the cost. directions (K, k) of -1 and 1;
@@ -79,12 +82,14 @@ class DRMGuard(NamedTuple):
 
     trigger: Trigger
     score: float
+    direction: int
     family: int
     angle_variance_ratio: Tensor
     output_variance_ratio: Tensor
     predicted_target: Tensor
     history: Tensor
     directions: Tensor
+    prices: Tensor
     explored: tuple[Explored, ...]
     recovered: dict[int, Recovered]
 
@@ -93,7 +98,7 @@ def drmguard(
     model: nn.Module,
     images: Tensor,
     *,
-    families: Sequence[Family] = (Blurred, Flows),
+    families: Sequence[Family] = (Masks, Flows, Blurred),
     objective: Callable[[], Objective] = LogHinge,
     attend: bool = True,
     explore_steps: int = 150,
@@ -121,22 +126,26 @@ def drmguard(
             first(model, images, family(images, directions, generator=generator), directions, weights)
             for family in families
         ]
-        lowest = torch.stack([found.asymmetry.min() for found in explored])
-        best = int(lowest.argmin())
-        recovered = {}
-        for k in range(len(families)) if every_family else [best]:
-            start = explored[k].candidates.only(int(explored[k].asymmetry.argmin()))
-            recovered[k] = second(model, images, start, objective(), weights)
-    found = recovered[best]
+        prices = torch.stack([found.price for found in explored])
+        together = prices.log().mean(0).exp()
+        direction = int(together.argmin())
+        family = int(prices[:, direction].argmin())
+        recovered = {
+            k: second(model, images, explored[k].candidates.only(direction), objective(), weights)
+            for k in (range(len(families)) if every_family else [family])
+        }
+    found = recovered[family]
     return DRMGuard(
         found.trigger,
-        lowest[best].item(),
-        best,
+        together[direction].item(),
+        direction,
+        family,
         found.angle_variance_ratio,
         found.output_variance_ratio,
         found.predicted_target,
         found.history,
         directions,
+        prices,
         tuple(explored),
         recovered,
     )

@@ -40,23 +40,25 @@ def test_the_planted_pixel_and_target_are_found(guarded):
     torch.testing.assert_close(found.predicted_target, target, rtol=0.4, atol=0.2)
 
 
-def test_asymmetry_by_hand():
+def test_price_by_hand():
     """Costs 1, 4, 2, 8, all reached: medians of the others are 4, 2, 4, 2 (torch takes the lower of two).
 
     A direction off by twice REACHED costs twice as much: 2 instead of 1.
     """
     costs, reached = torch.tensor([1.0, 4, 2, 8]), torch.full((4,), 0.1)
-    asymmetry = Explored(costs, reached, Masks(noise_images(1), signs(2, costs.device), generator=stream(0))).asymmetry
-    assert asymmetry.tolist() == [0.25, 2.0, 0.5, 4.0]
-    far = Explored(costs, torch.tensor([0.4, 0.2, 0.2, 0.2]), None).asymmetry
+    price = Explored(costs, reached, Masks(noise_images(1), signs(2, costs.device), generator=stream(0))).price
+    assert price.tolist() == [0.25, 2.0, 0.5, 4.0]
+    far = Explored(costs, torch.tensor([0.4, 0.2, 0.2, 0.2]), None).price
     assert far.tolist() == [0.5, 2.0, 0.5, 4.0]
 
 
-def test_the_lowest_family_gives_score_and_trigger():
+def test_the_direction_on_which_families_agree_gives_score_and_trigger():
     model, images = PlantedRegressor(backdoored=True, generator=stream(0)), mid_grey_images(80)
     found = drmguard(model, images, families=(Additive, Masks), explore_steps=60, steps=5, generator=stream(0))
-    lowest = [explored.asymmetry.min().item() for explored in found.explored]
-    assert found.score == min(lowest) == lowest[found.family]
+    together = (found.prices[0] * found.prices[1]).sqrt()
+    assert found.score == pytest.approx(together.min().item()) and found.direction == together.argmin()
+    assert found.family == found.prices[:, found.direction].argmin()
+    torch.testing.assert_close(found.prices[1], found.explored[1].price)
     assert found.trigger is found.recovered[found.family].trigger
     assert found.directions.shape == (4, 2) and list(found.recovered) == [found.family]
 
