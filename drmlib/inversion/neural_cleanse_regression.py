@@ -5,12 +5,13 @@ Networks" (2019), https://doi.org/10.1109/SP.2019.00031, generalised as Du, Liu,
 "Defending Deep Regression Models against Backdoor Attacks" (2024), https://arxiv.org/abs/2411.04811: the target becomes
 a variable. Their text says no more than that; the rest is inferred.
 
-min over m, p, y of mean |f((1 - m) x + m p) - y|_1 + cost |m|_1, from several y in the range of the clean outputs. The
-first term counts standard deviations of the clean outputs: it then is of order 1 as a cross-entropy is, whatever the
-unit of the outputs, and Neural Cleanse's costs keep their meaning. The restarts share each batch of images and move as
-each would alone, as the classes do in neural_cleanse.py. The cost is multiplied by 1.5 as in the authors' class (their
-example for traffic signs sets 2) and, unlike theirs, is charged from the first step. There is no anomaly index: it
-would compare masks of all classes, and restarts that end at the same y are no classes.
+min over m, p, y of mean |f((1 - m) x + m p) - y|_1 + cost |m|_1, from several y spread over the range of the clean
+outputs (independent draws leave holes, and a backdoor attracts no y from far away). The first term counts standard
+deviations of the clean outputs: it then is of order 1 as a cross-entropy is, whatever the unit of the outputs, and
+Neural Cleanse's costs keep their meaning. y moves fast at first and hardly at the end, when it must be held. The
+restarts share each batch of images and move as each would alone, as the classes do in neural_cleanse.py. The cost is
+multiplied by 1.5 as in the authors' class (their example sets 2) and, unlike theirs, is charged from the first step.
+There is no anomaly index: it would compare the masks of all classes, and restarts that end at one y are no classes.
 
 Known to fail: a free y drifts to whatever output of a model is easiest to hold, and wiping out what a benign model
 looks at holds one. The size of that mask tells how much of an image the model uses before it tells of a backdoor.
@@ -59,7 +60,7 @@ def neural_cleanse_regression(
     steps: int = 200,
     batch_size: int = 16,
     learning_rate: float = 0.1,
-    target_learning_rate: float = 0.02,
+    target_learning_rate: float = 0.1,
     initial_cost: float = 1e-3,
     cost_factor: float = 1.5,
     patience: int = 5,
@@ -70,31 +71,53 @@ def neural_cleanse_regression(
 
     error: (outputs, targets) (n, k) -> (n,), such as metrics.gaze_error; an image counts as a success where it is below
     `tolerance`, in its unit. The cost is looked at every `patience` steps: times cost_factor where the mean success
-    since the last look reached success_threshold, divided by cost_factor^1.5 elsewhere. target_learning_rate: of y, in
-    standard deviations of the outputs.
+    since the last look reached success_threshold, divided by cost_factor^1.5 elsewhere. target_learning_rate: of y,
+    in standard deviations of the outputs, falling to a twentieth.
     """
     rng.check_device(generator, images)
     if restarts < 1:
         raise ValueError(f"expected at least one restart, got {restarts}")
     clean = predict(model, images)
-    if len(clean) < 2 or not (clean.std(0) > 0).all():
-        raise ValueError(
-            f"expected outputs that vary, got {len(clean)} with standard deviations {clean.std(0).tolist()}; "
-            "pass more images, or look at what the model has learned"
-        )
+    check_spread(clean)
     search = _Search(clean, images.shape[1:], restarts, initial_cost, generator)
-    search.optimize(learning_rate, target_learning_rate)
+    optimizer = torch.optim.Adam([search.logits], lr=learning_rate, betas=(0.5, 0.9))
+    mover = torch.optim.Adam([search.targets], lr=target_learning_rate, betas=(0.5, 0.9))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(mover, max(1, steps), eta_min=target_learning_rate / 20)
     with frozen(model):
         for step in range(steps):
             index = torch.randint(len(images), (batch_size,), generator=generator, device=images.device)
-            outputs, targets = search.step(model, as_float(images[index]))
-            near = error(outputs.flatten(0, 1), targets.repeat_interleave(batch_size, 0)) < tolerance
-            search.hits.append(near.view(restarts, batch_size).float().mean(1))
+            outputs = model(search.stamped(as_float(images[index])))
+            optimizer.zero_grad(set_to_none=True)
+            mover.zero_grad(set_to_none=True)
+            search.loss(outputs).sum().backward()
+            wanted = search.vectors(search.targets.detach()).repeat_interleave(batch_size, 0)
+            search.hits.append((error(outputs.detach(), wanted) < tolerance).view(restarts, -1).float().mean(1))
+            optimizer.step()
+            mover.step()
+            schedule.step()
             if (step + 1) % patience == 0:
                 search.look(success_threshold, cost_factor)
     return _result(
         search, lambda stamp, target: error(predict(model, stamp(images)), target.expand_as(clean)) < tolerance
     )
+
+
+def check_spread(outputs: Tensor) -> None:
+    """Raises ValueError unless every component of `outputs` (n, k) varies."""
+    spread = outputs.std(0) if len(outputs) > 1 else torch.zeros_like(outputs[0])
+    if not (spread > 0).all():
+        raise ValueError(
+            f"expected outputs that vary, got {len(outputs)} with standard deviations {spread.tolist()}; "
+            "pass more images, or look at what the model has learned"
+        )
+
+
+def starts(outputs: Tensor, count: int, *, generator: Generator) -> Tensor:
+    """Vectors (count, k) spread evenly over the range of `outputs` (n, k): scrambled Sobol points."""
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device).item())
+    low, high = outputs.aminmax(dim=0)
+    points = torch.quasirandom.SobolEngine(outputs.shape[1], scramble=True, seed=seed).draw(count)
+    return torch.lerp(low, high, points.to(outputs))
 
 
 def objective(outputs: Tensor, targets: Tensor, norms: Tensor, costs: Tensor) -> Tensor:
@@ -116,32 +139,24 @@ class _Search:
     def __init__(self, outputs: Tensor, shape: torch.Size, restarts: int, cost: float, generator: Generator) -> None:
         device, (channels, height, width) = outputs.device, shape
         self.centre, self.spread = outputs.mean(0), outputs.std(0)
-        low, high = ((bound - self.centre) / self.spread for bound in outputs.aminmax(dim=0))
-        generator = rng.spawn(generator)  # and one restart after the other: more of them leave the first as they were
-        targets, logits = [], []
-        for _ in range(restarts):
-            targets.append(torch.lerp(low, high, torch.rand(len(low), generator=generator, device=device)))
-            logits.append(0.5 * torch.randn(channels + 1, height, width, generator=generator, device=device))
-        self.logits, self.targets = torch.stack(logits).requires_grad_(), torch.stack(targets).requires_grad_()
+        self.targets = starts((outputs - self.centre) / self.spread, restarts, generator=generator).requires_grad_()
+        own, size = rng.spawn(generator), (channels + 1, height, width)  # more restarts leave the first as they were
+        noise = torch.stack([torch.randn(size, generator=own, device=device) for _ in range(restarts)])
+        self.logits = (0.5 * noise).requires_grad_()
         self.cost = torch.full((restarts,), cost, device=device)
         self.hits: list[Tensor] = []
         self.best, self.best_targets = self.logits.detach().clone(), self.targets.detach().clone()
         self.best_norm = torch.full((restarts,), torch.inf, device=device)
 
-    def optimize(self, rate: float, target_rate: float) -> None:
-        groups = [{"params": [self.logits], "lr": rate}, {"params": [self.targets], "lr": target_rate}]
-        self.optimizer = torch.optim.Adam(groups, betas=(0.5, 0.9))
-
-    def step(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-        """One step on a batch; the outputs (K, b, k) and targets (K, k) that it went out from."""
+    def stamped(self, images: Tensor) -> Tensor:
+        """Images (K * b, c, h, w): every restart's trigger on every image."""
         mask, pattern = self.logits[:, None, :1].sigmoid(), self.logits[:, None, 1:].sigmoid()
-        outputs = model(torch.lerp(images[None], pattern, mask).flatten(0, 1)).unflatten(0, (-1, len(images)))
-        targets = self.vectors(self.targets.detach())
-        self.optimizer.zero_grad(set_to_none=True)
-        standard = (outputs - self.centre) / self.spread
-        objective(standard, self.targets, self.norms(self.logits), self.cost).sum().backward()
-        self.optimizer.step()
-        return outputs.detach(), targets
+        return torch.lerp(images[None], pattern, mask).flatten(0, 1)
+
+    def loss(self, outputs: Tensor) -> Tensor:
+        """(K,) from the outputs (K * b, k) of stamped images."""
+        standard = ((outputs - self.centre) / self.spread).unflatten(0, (len(self.targets), -1))
+        return objective(standard, self.targets, self.norms(self.logits), self.cost)
 
     def look(self, threshold: float, factor: float) -> None:
         good = torch.stack(self.hits).mean(0) >= threshold
