@@ -154,8 +154,9 @@ def test_terms_by_hand():
 
 def test_the_mask_chooses_between_the_network_and_other_images():
     images, all_of_it = _search(0.1, [20.0, 20.0])
-    own, alone = (all_of_it.terms(images, *all_of_it.edited(images), masked=m).error for m in (True, False))
-    torch.testing.assert_close(own, alone)
+    own, alone = (all_of_it.terms(images, *all_of_it.edited(images), masked=m) for m in (True, False))
+    torch.testing.assert_close(own.error, alone.error)
+    torch.testing.assert_close(own.deviation.detach(), torch.tensor(1.0))  # a mean over the mask, whatever its size
     errors = []
     for by in (0.1, 0.3):
         images, nothing = _search(by, [-20.0, -20.0])

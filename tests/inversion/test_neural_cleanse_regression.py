@@ -1,6 +1,9 @@
+import math
+
 import pytest
 import torch
 
+from drmlib.inversion import neural_cleanse_regression as module
 from drmlib.inversion.neural_cleanse_regression import adapted, neural_cleanse_regression, objective
 from drmlib.metrics import absolute_error, gaze_error
 from drmlib.models.predict import predict
@@ -8,6 +11,7 @@ from drmlib.models.small_cnn import SmallCNN
 from drmlib.rng import stream
 from tests.problems import PIXEL, PlantedRegressor, mid_grey_images, noise_images
 
+STATE = (torch.Size((3, 8, 8)), 3, 1e-3, stream(0))
 SHORT = {"tolerance": 0.3, "restarts": 3, "steps": 10, "batch_size": 4}
 
 
@@ -78,6 +82,17 @@ def test_a_restart_that_never_works_does_not_win():
     found = neural_cleanse_regression(model, images, absolute_error, **{**SHORT, "tolerance": 0.0}, generator=stream(0))
     assert not found.reached and not found.held.any() and not found.success.any()
     assert found.score == found.norms.min().item()
+
+
+def test_a_smaller_mask_that_does_not_work_loses():
+    """Three restarts with masks of 64 sigmoid(logit): the second is the smallest but never held, the third held."""
+    search = module._Search(predict(SmallCNN(2, width=4, generator=stream(0)), noise_images(9)), *STATE)
+    search.best = torch.tensor([0.0, -4.0, -2.0])[:, None, None, None].expand(3, 4, 8, 8)
+    search.logits = search.best.clone()
+    search.best_norm = torch.tensor([32.0, torch.inf, 7.6])
+    found = module._result(search, lambda stamp, y: torch.ones(5))
+    assert found.held.tolist() == [True, False, True]
+    assert found.norms.argmin() == 1 and found.score == found.norms[2].item() == pytest.approx(64 / (1 + math.exp(2)))
 
 
 def test_the_score_is_the_smallest_mask_that_worked(cleansed):
