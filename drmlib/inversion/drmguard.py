@@ -38,7 +38,7 @@ from drmlib.models.predict import features, frozen, output_layer, predict
 BETAS = (0.5, 0.9)  # of Adam, as usual in trigger inversion
 PUSH = 0.7  # standard deviations of the outputs, by which a candidate must at least move their mean in its direction
 REACHED = 0.2  # standard deviations that the outputs may still be off, at which a candidate does its work
-THRESHOLD = 0.55  # see the README: 0.6 x the median score of benign models that none of our figures use
+THRESHOLD = 0.65  # 0.75 x the median score, 0.84 to 0.90, of benign gaze models that none of our figures use
 
 
 class Explored(NamedTuple):

@@ -48,8 +48,9 @@ def test_patches_differ_from_seed_to_seed_and_are_never_black(source):
 
 
 def test_threshold_by_hand():
-    """The median of 1, 0.5 and 0.8 is 0.8, of which 0.6."""
-    assert suspects.threshold([1.0, 0.5, 0.8]) == pytest.approx(0.48)
+    """The median of 1, 0.5 and 0.8 is 0.8, of which three quarters, or half."""
+    assert suspects.threshold([1.0, 0.5, 0.8]) == pytest.approx(0.6)
+    assert suspects.threshold([1.0, 0.5, 0.8], share=0.5) == pytest.approx(0.4)
     with pytest.raises(ValueError, match="at least one benign reference"):
         suspects.threshold([])
 
