@@ -20,7 +20,7 @@ from drmlib import rng
 from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import as_float, chunks, like
 from drmlib.inversion.constancy import GAZE_WEIGHTS, MOMENTUM, Objective, Spread, attention_of, variances
-from drmlib.inversion.drmguard import BETAS, judged
+from drmlib.inversion.drmguard_stages import BETAS, judged
 from drmlib.inversion.trigger_families import Candidates, Family
 from drmlib.inversion.trigger_networks import Generators
 from drmlib.models.predict import features, frozen

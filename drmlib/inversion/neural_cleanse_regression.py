@@ -25,6 +25,7 @@ from torch import Generator, Tensor, nn
 
 from drmlib import rng
 from drmlib.data.dataset import as_float
+from drmlib.inversion.free_targets import check_spread, starts
 from drmlib.inversion.neural_cleanse import MaskedPattern
 from drmlib.models.predict import frozen, predict
 
@@ -100,24 +101,6 @@ def neural_cleanse_regression(
     return _result(
         search, lambda stamp, target: error(predict(model, stamp(images)), target.expand_as(clean)) < tolerance
     )
-
-
-def check_spread(outputs: Tensor) -> None:
-    """Raises ValueError unless every component of `outputs` (n, k) varies."""
-    spread = outputs.std(0) if len(outputs) > 1 else torch.zeros_like(outputs[0])
-    if not (spread > 0).all():
-        raise ValueError(
-            f"expected outputs that vary, got {len(outputs)} with standard deviations {spread.tolist()}; "
-            "pass more images, or look at what the model has learned"
-        )
-
-
-def starts(outputs: Tensor, count: int, *, generator: Generator) -> Tensor:
-    """Vectors (count, k) spread evenly over the range of `outputs` (n, k): scrambled Sobol points."""
-    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device).item())
-    low, high = outputs.aminmax(dim=0)
-    points = torch.quasirandom.SobolEngine(outputs.shape[1], scramble=True, seed=seed).draw(count)
-    return torch.lerp(low, high, points.to(outputs))
 
 
 def objective(outputs: Tensor, targets: Tensor, norms: Tensor, costs: Tensor) -> Tensor:

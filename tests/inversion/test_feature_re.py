@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from drmlib.inversion import feature_re as module
-from drmlib.inversion.feature_re import (
+from drmlib.inversion import feature_re_search as module
+from drmlib.inversion.feature_re import feature_re
+from drmlib.inversion.feature_re_objective import (
     Bounds,
     Terms,
     excesses,
-    feature_re,
     mask_objective,
     mixed_value,
     network_objective,
@@ -125,8 +125,8 @@ def _search(by, logits):
     """Two images of two pixels, which are features and outputs; y is the first image."""
     images = torch.tensor([[0.0, 0.2], [0.4, 0.6]])[:, None, None]
     same = (lambda x: x.flatten(1), lambda features: features)
-    clean = module._Clean(images, same, lambda outputs, y: absolute_error(outputs, y) < 0.15)
-    search = module._Search(clean, Brighter(by), clean.outputs[0], (0.1, 0.1, 0.1), stream(0))
+    clean = module.Clean(images, same, lambda outputs, y: absolute_error(outputs, y) < 0.15)
+    search = module.Search(clean, Brighter(by), clean.outputs[0], (0.1, 0.1, 0.1), stream(0))
     with torch.no_grad():
         search.logits.copy_(torch.tensor(logits))
     return images, search
