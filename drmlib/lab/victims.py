@@ -65,12 +65,17 @@ def material(dataset: str, profile: str, *, seed: int, device: torch.device | st
 
 def victim(source: Material, dataset: Dataset, *, seed: int, name: str = "victim") -> nn.Module:
     """A new model trained on `dataset` by the recipe of `source`, or the same from the cache; `name` labels the bar."""
-    build = resnet18 if source.large else SmallCNN
-    channels = dataset.images.shape[1]
-    model = build(len(dataset.task.outputs), channels=channels, generator=stream(seed, "victim", "weights"))
+    model = untrained(source, seed=seed)
     order = stream(seed, "victim", "order", device=dataset.device)
     cached_fit(model, dataset, source.recipe, generator=order, progress=progress(f"train {name}"))
     return model
+
+
+def untrained(source: Material, *, seed: int) -> nn.Module:
+    """The network that victim trains, as it starts."""
+    build = resnet18 if source.large else SmallCNN
+    outputs, channels = len(source.train.task.outputs), source.train.images.shape[1]
+    return build(outputs, channels=channels, generator=stream(seed, "victim", "weights"))
 
 
 def _rendered(
