@@ -33,15 +33,15 @@ def _published(model: nn.Module, images: Tensor, *, generator: Generator, **sett
 
 
 SEARCH: dict[str, Callable[..., float]] = {
-    "default: masks and flows": _search,
+    "default": _search,
     "without attention": partial(_search, attend=False),
     "100 images instead of 500": partial(_search, few=100),
-    "120 steps instead of 200": partial(_search, explore_steps=120),
-    "60 steps": partial(_search, explore_steps=60),
+    "60 steps instead of 150": partial(_search, explore_steps=60),
+    "masks and flows": partial(_search, families=(Masks, Flows)),
     "masks": partial(_search, families=(Masks,)),
     "flows": partial(_search, families=(Flows,)),
     "additive": partial(_search, families=(Additive,)),
-    "generator that sees the image at 4 x 4": partial(_search, families=(Blurred,)),
+    "generator that sees the image at 4 x 4 pixels": partial(_search, families=(Blurred,)),
     "generator that sees the image": partial(_search, families=(UNets,)),
     "the same, shuffled": partial(_search, families=(ShuffledUNets,)),
 }
@@ -60,26 +60,28 @@ PUBLISHED: dict[str, Callable[..., float]] = {
 }
 
 
-def compare(suspected: list[Suspect], images: Tensor, variants: dict[str, Callable[..., float]]) -> None:
-    """Prints a line for each variant."""
+def compare(name: str, suspected: list[Suspect], images: Tensor) -> None:
+    """Prints the row of a variant: its scores of every kind of model, and how well they separate."""
+    variant = session.lookup("variant", name, SEARCH | PUBLISHED)
     truth = torch.tensor([suspect.is_backdoored for suspect in suspected])
-    for name, variant in variants.items():
-        scores = torch.tensor(
-            [variant(s.model, images, generator=stream(0, "drmguard", device=images.device)) for s in suspected]
-        )
-        benign, backdoored = scores[~truth], scores[truth]
-        below = f", benign below {EPSILON}: {int((benign < EPSILON).sum())}" if variants is PUBLISHED else ""
-        print(
-            f"| {name} | {benign.min():.3f} to {benign.max():.3f} | {backdoored.min():.3f} to {backdoored.max():.3f} "
-            f"| {metrics.auroc(-scores, truth)}{below} |",
-            flush=True,
-        )
+    scores = torch.tensor(
+        [variant(s.model, images, generator=stream(0, "drmguard", device=images.device)) for s in suspected]
+    )
+    kinds = [suspect.name.rsplit(" ", 1)[0] for suspect in suspected]
+    ranges = []
+    for kind in dict.fromkeys(kinds):
+        low, high = scores[[k == kind for k in kinds]].aminmax()
+        ranges.append(f"{kind} {low:.3f} to {high:.3f}")
+    below = int((scores[~truth] < EPSILON).sum())
+    called = f", {below} of {int((~truth).sum())} benign below {EPSILON}" if name in PUBLISHED else ""
+    print(f"| {name} | {' | '.join(ranges)} | {metrics.auroc(-scores, truth)}{called} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--attacks", nargs="*", default=["random_patch", "wanet", "input_aware"])
     parser.add_argument("--models", type=int, default=4, help="benign models, and as many backdoored ones an attack")
+    parser.add_argument("--variants", nargs="*", default=[*SEARCH, *PUBLISHED], help="by name; all unless given")
     parser.add_argument("--profile", default="quick", choices=list(victims.PROFILES))
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
@@ -87,8 +89,8 @@ def main() -> None:
     suspected = [suspects.benign(source, seed=k) for k in range(given.models)]
     for attack in given.attacks:
         suspected += [suspects.backdoored(attack, source, profile=given.profile, seed=k) for k in range(given.models)]
-    for variants in (SEARCH, PUBLISHED):
-        compare(suspected, source.defender.images, variants)
+    for name in given.variants:
+        compare(name, suspected, source.defender.images)
 
 
 if __name__ == "__main__":
