@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from drmlib import metrics
+from drmlib.data.dataset import as_float
 from drmlib.inversion.constancy import GAZE_WEIGHTS, hinge, ratio
 from drmlib.inversion.drmguard import drmguard
 from drmlib.inversion.drmguard_published import EPSILON, drmguard_published
@@ -19,6 +20,7 @@ from drmlib.inversion.trigger_families import Additive, Flows, Masks
 from drmlib.inversion.trigger_networks import Blurred, ShuffledUNets, UNets
 from drmlib.lab import session, suspects, victims
 from drmlib.lab.suspects import Suspect
+from drmlib.models.predict import predict
 from drmlib.rng import stream
 
 
@@ -77,11 +79,29 @@ def compare(name: str, suspected: list[Suspect], images: Tensor) -> None:
     print(f"| {name} | {' | '.join(ranges)} | {metrics.auroc(-scores, truth)}{called} |", flush=True)
 
 
+def swapped(suspected: list[Suspect], images: Tensor) -> None:
+    """Prints what is left of the outputs' variance when a family's edits go to the images that they were made for, and
+    when each goes to another image: a code that only cancels what its own image says does not survive the exchange."""
+    clean = as_float(images)
+    for family in (Masks, Blurred, ShuffledUNets, UNets):
+        for suspect in suspected:
+            g = stream(0, "drmguard", device=images.device)
+            trigger = drmguard(suspect.model, images, families=(family,), generator=g).trigger
+            edit = trigger(clean) - clean
+            benign = predict(suspect.model, clean).var(0)
+            own, other = (
+                (predict(suspect.model, (clean + given).clamp(0, 1)).var(0) / benign).max().item()
+                for given in (edit, edit.roll(1, 0))
+            )
+            print(f"| {family.__name__} | {suspect.name} | {own:.3f} | {other:.3f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--attacks", nargs="*", default=["random_patch", "wanet", "input_aware"])
     parser.add_argument("--models", type=int, default=4, help="benign models, and as many backdoored ones an attack")
     parser.add_argument("--variants", nargs="*", default=[*SEARCH, *PUBLISHED], help="by name; all unless given")
+    parser.add_argument("--swapped", action="store_true", help="first, whose edits survive on other images")
     parser.add_argument("--profile", default="quick", choices=list(victims.PROFILES))
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
@@ -89,6 +109,8 @@ def main() -> None:
     suspected = [suspects.benign(source, seed=k) for k in range(given.models)]
     for attack in given.attacks:
         suspected += [suspects.backdoored(attack, source, profile=given.profile, seed=k) for k in range(given.models)]
+    if given.swapped:
+        swapped(suspected, source.defender.images)
     for name in given.variants:
         compare(name, suspected, source.defender.images)
 
