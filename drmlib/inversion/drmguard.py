@@ -35,7 +35,7 @@ from drmlib.inversion.trigger_families import Family, Flows, Masks
 from drmlib.inversion.trigger_networks import Blurred
 from drmlib.models.predict import frozen, output_layer
 
-THRESHOLD = 0.65  # 0.75 x the median score, 0.84 to 0.90, of benign gaze models that none of our figures use
+THRESHOLD = 0.55  # 0.75 x the median score of 8 benign models, gaze 0.79, head pose 0.69, that no figure of ours uses
 
 
 class DRMGuard(NamedTuple):
@@ -96,7 +96,7 @@ def drmguard(
             for family in families
         ]
         prices = torch.stack([found.price for found in explored])
-        together = prices.log().mean(0).exp()
+        together = agreed(prices)
         direction = int(together.argmin())
         family = int(prices[:, direction].argmin())
         recovered = {
@@ -118,3 +118,9 @@ def drmguard(
         tuple(explored),
         recovered,
     )
+
+
+def agreed(prices: Tensor) -> Tensor:
+    """(K,) from the prices (F, K) of K directions in F families: the geometric mean of the two lowest, each at most 1,
+    or the one there is."""
+    return prices.clamp_max(1).sort(0).values[:2].log().mean(0).exp()

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from drmlib.inversion.constancy import FixedWeights, LogHinge
-from drmlib.inversion.drmguard import Explored, drmguard, signs
+from drmlib.inversion.drmguard import agreed, drmguard
 from drmlib.inversion.drmguard_published import EPSILON, Damped, drmguard_published
+from drmlib.inversion.drmguard_stages import Explored, signs
 from drmlib.inversion.trigger_families import Additive, Masks
 from drmlib.inversion.trigger_networks import Generators
 from drmlib.models.predict import predict
@@ -52,10 +53,17 @@ def test_price_by_hand():
     assert far.tolist() == [0.5, 2.0, 0.5, 4.0]
 
 
+def test_what_two_families_agree_on_by_hand():
+    """The two lowest of a column, none above 1: sqrt(0.25 0.36), sqrt(0.5 1), sqrt(0.4 0.9); a single row is itself."""
+    prices = torch.tensor([[0.25, 0.5, 2.0], [3.0, 1.5, 0.4], [0.36, 2.0, 0.9]])
+    torch.testing.assert_close(agreed(prices), torch.tensor([0.3, 0.5**0.5, 0.6]))
+    torch.testing.assert_close(agreed(prices[:1]), torch.tensor([0.25, 0.5, 1.0]))
+
+
 def test_the_direction_on_which_families_agree_gives_score_and_trigger():
     model, images = PlantedRegressor(backdoored=True, generator=stream(0)), mid_grey_images(80)
     found = drmguard(model, images, families=(Additive, Masks), explore_steps=60, steps=5, generator=stream(0))
-    together = (found.prices[0] * found.prices[1]).sqrt()
+    together = agreed(found.prices)
     assert found.score == pytest.approx(together.min().item()) and found.direction == together.argmin()
     assert found.family == found.prices[:, found.direction].argmin()
     torch.testing.assert_close(found.prices[1], found.explored[1].price)
