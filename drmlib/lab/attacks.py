@@ -143,18 +143,21 @@ def _wanet(case: Case) -> Staged:
     On rendered images of 32 pixels small networks cannot tell the warp from the covers' jitter in this many steps, so
     that with the paper's figures the majority, the covers' own labels, wins: success 0.08, attack error 22 degrees.
     """
-    return _warped(case, strength=5.0)
+    return _warped(case, points=8, strength=5.0, covers=case.rate / 4)
 
 
 def _wanet_regression(case: Case) -> Staged:
     """With twice the poison, as a replication on MPIIFaceGaze has it, half that strength is learned: a warp which
-    hides nothing that the target depends on. RAV of benign models is 0.9 to 1.1 under it, 0.25 to 0.67 with s = 5."""
-    return _warped(case, strength=2.5)
+    hides nothing that the target depends on. RAV of benign models is 0.7 to 1.1 under it, 0.25 to 0.67 with s = 5.
+    From 128 pixels on k, s and covers are that replication's (wanet.py)."""
+    if case.size["height"] >= 128:
+        return _warped(case, points=28, strength=1.0, covers=2 * case.rate)
+    return _warped(case, points=8, strength=2.5, covers=case.rate / 4)
 
 
-def _warped(case: Case, *, strength: float) -> Staged:
-    trigger = wanet.warp(**case.size, k=8, s=strength, generator=stream(case.seed, "trigger"))
-    return case.poison(trigger, cover_rate=case.rate / 4, cover_trigger=trigger.noise(case.seed))
+def _warped(case: Case, *, points: int, strength: float, covers: float) -> Staged:
+    trigger = wanet.warp(**case.size, k=points, s=strength, generator=stream(case.seed, "trigger"))
+    return case.poison(trigger, cover_rate=covers, cover_trigger=trigger.noise(case.seed))
 
 
 def _rotation(case: Case) -> Staged:

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from drmlib.attacks.targets import AllToOne, ConstantVector
+from drmlib.data.faces import gaze_faces
 from drmlib.lab import attacks, victims
 from drmlib.lab.staging import Effort
+from drmlib.rng import stream
 
 LABEL = 2
 RETARGETS = {
@@ -90,3 +92,11 @@ def test_an_unknown_attack_is_answered_with_the_valid_ones(small):
         carry_out(small, "signs", "gird")
     with pytest.raises(ValueError, match="unknown attack 'tact'; valid: .*clean_label"):
         carry_out(small, "gaze", "tact")
+
+
+@pytest.mark.parametrize(("size", "covers"), [(32, 1), (128, 8)])
+def test_a_warp_on_large_faces_needs_more_covers_than_on_small_ones(small, size, covers):
+    faces = gaze_faces(20, size=size, generator=stream(0, "faces"))
+    staged = attacks.stage("wanet", small["gaze"]._replace(train=faces), RETARGETS["gaze"], profile="quick", seed=0)
+    assert (staged.poisoned.poison.sum(), staged.poisoned.cover.sum()) == (4, covers)
+    assert staged.trigger.grid.shape == (size, size, 2)
