@@ -38,7 +38,7 @@ def repairs(suspect: Suspect, source: Material, dataset: str, *, slow: bool) -> 
         every_family=True,
         generator=stream(0, "drmguard", device=clean.device),
     )
-    mixture = Mixture(tuple(one.trigger for one in found.recovered.values()))
+    mixture = Mixture(tuple(one.trigger for one in found.recovered.values()), found.weights)
     ways = {
         "fine-tuning": lambda: fine_tune(suspect.model, clean, recipe, generator=g()),
         "fine-pruning": lambda: fine_pruning(suspect.model, clean, recipe, generator=g()),

@@ -62,6 +62,11 @@ class DRMGuard(NamedTuple):
     explored: tuple[Explored, ...]
     recovered: dict[int, Recovered]
 
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """1 / price in the direction, for each of `recovered`: what to weigh their triggers by in a mixture."""
+        return tuple(1 / self.prices[k, self.direction].item() for k in self.recovered)
+
 
 def drmguard(
     model: nn.Module,

@@ -2,8 +2,7 @@
 
 Wang et al. (2019, Neural Cleanse, section VI-C) do so for classifiers with 20 % of the samples; Du et al. (2024,
 DRMGuard) for regressors. Half and half is our choice: the paper's share is not published. So is the Mixture: a search
-recovers one trigger of a backdoor, seldom the whole of it, and what triggers of several families have in common with it
-is more than what any one has.
+recovers one trigger of a backdoor, seldom the whole of it, and which family is the attacker's is not known.
 """
 
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from drmlib.attacks.per_image import choice
+from drmlib.attacks.per_image import uniform
 from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import Dataset
 from drmlib.mitigation.fine_tune import fine_tune
@@ -20,13 +19,24 @@ from drmlib.training.fit import Augment, Progress, Recipe
 
 
 class Mixture(NamedTuple):
-    """Trigger that writes one of `triggers` on each image, which one depending on the image's pixels and `seed`."""
+    """Trigger that writes one of `triggers` on each image, which one depending on the image's pixels and `seed`.
+
+    weights: how often each is written, one number for each trigger in any unit; equally often if there are none.
+    """
 
     triggers: tuple[Trigger, ...]
+    weights: tuple[float, ...] = ()
     seed: int = 0
 
     def __call__(self, images: Tensor) -> Tensor:
-        which = choice(images, len(self.triggers), seed=self.seed)
+        weights = self.weights or (1.0,) * len(self.triggers)
+        if len(weights) != len(self.triggers) or min(weights) < 0 or sum(weights) <= 0:
+            raise ValueError(
+                f"expected {len(self.triggers)} weights >= 0, not all 0, one for each trigger, got {weights}"
+            )
+        shares = torch.tensor(weights, device=images.device).cumsum(0)
+        drawn = uniform(images, 1, seed=self.seed).squeeze(1) * shares[-1]
+        which = torch.bucketize(drawn, shares, right=True).clamp_(max=len(weights) - 1)
         written = torch.empty_like(images)
         for k, trigger in enumerate(self.triggers):
             if (which == k).any():
