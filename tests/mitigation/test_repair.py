@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,11 +9,11 @@ from drmlib.attacks.measure import measure_classifier
 from drmlib.attacks.poison import poison
 from drmlib.attacks.targets import AllToOne
 from drmlib.mitigation.fine_tune import fine_tune, repair_recipe
-from drmlib.mitigation.unlearn import StampShare, unlearn
+from drmlib.mitigation.unlearn import Mixture, StampShare, unlearn
 from drmlib.models.small_cnn import SmallCNN
 from drmlib.rng import stream
 from drmlib.training.fit import CLASSIFICATION, fit
-from tests.problems import colour_images
+from tests.problems import colour_images, noise_images
 
 PATCH = square((1.0, 1.0, 1.0), side=2, height=16, width=16)
 RECIPE = replace(CLASSIFICATION, epochs=12, batch_size=20)
@@ -64,3 +65,20 @@ def test_the_repair_recipe_is_gentler_and_freezes_norms():
 def test_a_share_that_leaves_one_half_out_is_refused(backdoored, share):
     with pytest.raises(ValueError, match=r"share in \(0, 1\)"):
         unlearn(backdoored, colour_images(20, size=16), PATCH, RECIPE, share=share, generator=stream(0))
+
+
+def test_a_mixture_writes_its_triggers_as_often_as_their_weights_say():
+    """1,000 images, three triggers that set a grey of their own: 0 of the second, 3 of the third for 1 of the first."""
+    images = noise_images(1000)
+    greys = tuple(partial(torch.full_like, fill_value=grey) for grey in (0.0, 0.5, 1.0))
+    written = Mixture(greys, (2.0, 0.0, 6.0))(images)[:, 0, 0, 0]
+    assert not (written == 0.5).any() and 0.70 < (written == 1).float().mean() < 0.80
+    even = Mixture(greys)(images)
+    assert all(0.28 < (even[:, 0, 0, 0] == grey).float().mean() < 0.39 for grey in (0.0, 0.5, 1.0))
+    assert torch.equal(even[::2], Mixture(greys)(images[::2])), "which trigger depends on the image alone"
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (-1.0, 2.0), (0.0, 0.0)])
+def test_a_mixture_rejects_weights_that_are_none(weights):
+    with pytest.raises(ValueError, match="expected 2 weights >= 0, not all 0"):
+        Mixture((torch.clone, torch.clone), weights)(noise_images(2))
