@@ -148,7 +148,7 @@ def _wanet(case: Case) -> Staged:
 
 def _wanet_regression(case: Case) -> Staged:
     """With twice the poison, as a replication on MPIIFaceGaze has it, half that strength is learned: a warp which
-    hides nothing that the target depends on. RAV of benign models is 0.7 to 1.1 under it, 0.25 to 0.67 with s = 5.
+    hides nothing that the target depends on. RAV of benign models is 0.7 to 1.25 under it, 0.25 to 0.67 with s = 5.
     From 128 pixels on k, s and covers are that replication's (wanet.py)."""
     if case.size["height"] >= 128:
         return _warped(case, points=28, strength=1.0, covers=2 * case.rate)
