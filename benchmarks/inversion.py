@@ -14,8 +14,11 @@ from drmlib.rng import stream
 from drmlib.training.fit import REGRESSION, adamw, training_step
 
 
-def run(steps: int = 10, classes: int = 16) -> list[Row]:
-    """`steps` steps of each search; DRMGuard's default has 150 + 100, the quick profile's training 750."""
+def run(steps: int = 30, classes: int = 16) -> list[Row]:
+    """`steps` steps of each search, enough that what is done once weighs little.
+
+    DRMGuard's default has 150 + 100, the quick profile's training 750.
+    """
     data = gaze_faces(600, generator=stream(0, "faces"))
     classifier = SmallCNN(classes, generator=stream(0, "weights")).to(memory_format=torch.channels_last)
     few = data.images[:16]  # what neural_cleanse measures on all images at its end should not count here
