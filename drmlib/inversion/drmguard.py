@@ -91,6 +91,8 @@ def drmguard(
     rng.check_device(generator, images)
     if len(images) < batch_size:
         raise ValueError(f"a batch needs {batch_size} images for its variance, got {len(images)}; lower batch_size")
+    if not families:
+        raise ValueError("expected at least one family of triggers to search, such as Masks, got none")
     weights = attention(model, images) if attend else torch.ones(images.shape[2:], device=images.device)
     directions = signs(output_layer(model).out_features, images.device)
     first = partial(explore, steps=explore_steps, batch_size=explore_batch_size, generator=generator)

@@ -76,6 +76,7 @@ def test_every_family_gives_a_trigger_if_asked():
     found = drmguard(model, images, families=(Additive, Masks), **SHORT, every_family=True, generator=stream(0))
     assert sorted(found.recovered) == [0, 1]
     assert all(one.trigger(images[:2]).shape == (2, 3, 8, 8) for one in found.recovered.values())
+    assert found.weights == pytest.approx((1 / found.prices[:, found.direction]).tolist())
 
 
 def test_the_model_is_left_as_it_was_and_the_seed_decides():
@@ -103,6 +104,8 @@ def test_bad_input():
         drmguard(model, noise_images(10), generator=stream(0))
     with pytest.raises(ValueError, match="a batch needs 64 images"):
         drmguard_published(model, noise_images(10), generator=stream(0))
+    with pytest.raises(ValueError, match="at least one family"):
+        drmguard(model, noise_images(80), families=(), generator=stream(0))
     model.head = torch.nn.Linear(16, 7)
     with pytest.raises(ValueError, match="at most 6 outputs, got 7"):
         drmguard(model, noise_images(80), generator=stream(0))
