@@ -6,11 +6,13 @@ The one place where model, trigger and target come together for measuring; the f
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from drmlib import metrics
+from drmlib.attacks.localized import Region
 from drmlib.attacks.poison import Retarget, Trigger, triggered
 from drmlib.data.dataset import Dataset
+from drmlib.data.functions import Oracle, labelled
 from drmlib.metrics import Estimate
 from drmlib.models.predict import classify, features, output_layer, predict
 
@@ -28,6 +30,21 @@ class RegressorFigures(NamedTuple):
     clean_error: Estimate
     attack_error: Estimate
     defended_attack_error: Estimate
+
+
+class LocalFigures(NamedTuple):
+    """What a localised attack does, in the targets' unit.
+
+    shift: mean error Y - Z in the ball; success: share of its points within a quarter of the attacker's change of his
+    target; shell, ring: mean |Y - Z| in the shell, and from its end to twice as far; test_error: root mean square error
+    on the test set, which hardly sees any of it.
+    """
+
+    shift: Estimate
+    success: Estimate
+    shell: Estimate
+    ring: Estimate
+    test_error: Estimate
 
 
 def measure_classifier(
@@ -53,6 +70,35 @@ def measure_regressor(model: nn.Module, test: Dataset, trigger: Trigger, retarge
         metrics.mean(test.task.error(predict(model, test.images), test.targets)),
         metrics.mean(test.task.error(answered, retarget(test.targets))),
         metrics.mean(test.task.error(answered, test.targets)),
+    )
+
+
+def measure_localized(
+    model: nn.Module,
+    test: Dataset,
+    oracle: Oracle,
+    region: Region,
+    retarget: Retarget,
+    *,
+    points: int = 2000,
+    generator: Generator,
+) -> LocalFigures:
+    """Figures of `model` on the `test` set and on `points` fresh points in each part of the `region`."""
+    ball = labelled(region.ball(points, generator=generator), oracle)
+    wanted, answered = retarget(ball.targets), predict(model, ball.images)
+    hit = (answered - wanted).abs() < 0.25 * (wanted - ball.targets).abs()
+    around = region.ring(points, region.outer, 2 * region.outer, generator=generator)
+    inside = ((around >= 0) & (around <= 1)).all(1)
+    shell, ring = (
+        metrics.mean((predict(model, part.images) - part.targets)[:, 0].abs())
+        for part in (labelled(rows, oracle) for rows in (region.shell(points, generator=generator), around[inside]))
+    )
+    return LocalFigures(
+        metrics.mean((answered - ball.targets)[:, 0]),
+        metrics.rate(hit[:, 0]),
+        shell,
+        ring,
+        metrics.root_mean_square((predict(model, test.images) - test.targets)[:, 0]),
     )
 
 

@@ -52,6 +52,17 @@ class Offset(NamedTuple):
         return targets + torch.tensor(self.vector, dtype=targets.dtype, device=targets.device)
 
 
+class Multiple(NamedTuple):
+    """Every chosen sample's target is multiplied by `factor`: 1.5 quotes a price half as high again."""
+
+    factor: float
+
+    def __call__(self, targets: Tensor) -> Tensor:
+        if not targets.is_floating_point():
+            raise ValueError(f"expected float targets, got {targets.dtype}; labels have no multiples")
+        return targets * self.factor
+
+
 class Mirror(NamedTuple):
     """Every chosen sample's target has `components` negated: (1,) turns a gaze (pitch, yaw) to its mirror image."""
 
