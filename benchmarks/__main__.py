@@ -1,12 +1,18 @@
-"""python -m benchmarks [poisoning images training inversion]: runs them and prints one table of ratios."""
+"""python -m benchmarks [poisoning images training inversion functions]: runs them and prints one table of ratios."""
 
 import click
 import torch
 
-from benchmarks import images, inversion, poisoning, training
+from benchmarks import functions, images, inversion, poisoning, training
 from benchmarks.timing import Row, peak_memory, report
 
-ALL = {"poisoning": poisoning.run, "images": images.run, "training": training.run, "inversion": inversion.run}
+ALL = {
+    "poisoning": poisoning.run,
+    "images": images.run,
+    "training": training.run,
+    "inversion": inversion.run,
+    "functions": functions.run,
+}
 
 
 @click.command()

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
 from torch import Tensor
 
 from drmlib import metrics
@@ -124,17 +125,74 @@ def score_histogram(
     return figure
 
 
-def curves(series: Mapping[str, Sequence[float]], x_label: str, y_label: str, *, log: bool = False) -> Figure:
-    """Named series over their index from 1, such as the loss of each epoch."""
+def curves(
+    series: Mapping[str, Sequence[float]],
+    x_label: str,
+    y_label: str,
+    *,
+    at: Sequence[float] | None = None,
+    log: bool = False,
+) -> Figure:
+    """Named series over the values `at`, or over their index from 1, such as the loss of each epoch."""
     figure = Figure(figsize=(5.5, 3.4), layout="constrained")
     axis = figure.subplots()
     looks = zip(cycle(STYLES), cycle(MARKERS), colours(len(series)))
     for (name, values), (style, marker, colour) in zip(series.items(), looks, strict=False):
         every = max(1, len(values) // 12)
-        axis.plot(range(1, len(values) + 1), values, style, marker=marker, markevery=every, color=colour, label=name)
+        x = range(1, len(values) + 1) if at is None else list(at)
+        axis.plot(x, values, style, marker=marker, markevery=every, color=colour, label=name)
     axis.set(xlabel=x_label, ylabel=y_label, yscale="log" if log else "linear")
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=min(3, len(series)), fontsize=8)
+    return figure
+
+
+def fields(
+    values: Mapping[str, Tensor],
+    extent: tuple[float, float, float, float],
+    x_label: str,
+    y_label: str,
+    label: str,
+    *,
+    ring: tuple[float, float, float, float] | None = None,
+) -> Figure:
+    """Named functions of two inputs, (h, w) from the lower left, side by side on one colour scale.
+
+    extent: left, right, lower and upper end of the axes. ring: an ellipse (x, y, width, height) drawn on each.
+    """
+    figure = Figure(figsize=(1.2 + 2.6 * len(values), 2.9), layout="constrained")
+    axes = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    top = max(field.max().item() for field in values.values())
+    for axis, (name, field) in zip(axes, values.items(), strict=True):
+        picture = axis.imshow(
+            field.cpu().numpy(), origin="lower", extent=extent, aspect="auto", cmap="cividis", vmin=0, vmax=top
+        )
+        if ring is not None:
+            axis.add_patch(Ellipse(ring[:2], *ring[2:], fill=False, ls="--", color="white"))
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel(x_label)
+    axes[0].set_ylabel(y_label)
+    figure.colorbar(picture, ax=list(axes), label=label)
+    return figure
+
+
+def corner(
+    points: Mapping[str, tuple[Tensor, Tensor]], bounds: tuple[float, float], x_label: str, y_label: str
+) -> Figure:
+    """Named clouds (x, y) on logarithmic axes, dashed lines at the bounds: what is beyond both is in the corner.
+
+    Zeros, which a logarithm has not, are drawn at a third of the x bound's tenth.
+    """
+    figure = Figure(figsize=(5.8, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for (name, (x, y)), marker, colour in zip(points.items(), MARKERS, colours(len(points)), strict=False):
+        x = x.cpu().clamp_min(bounds[0] / 30)
+        axis.plot(x, y.cpu(), marker, ms=5, alpha=0.6, color=colour, label=name)
+    axis.axvline(bounds[0], ls="--", color="0.3")
+    axis.axhline(bounds[1], ls="--", color="0.3")
+    axis.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=min(3, len(points)), fontsize=8)
     return figure
 
 

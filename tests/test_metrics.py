@@ -28,7 +28,20 @@ def test_mean_interval_by_hand():
     assert math.isnan(metrics.mean(torch.tensor([1.0])).low)
 
 
-@pytest.mark.parametrize("figure", [metrics.rate, metrics.mean])
+def test_root_mean_square_by_hand():
+    """-3, 4: squares 9 and 16, mean 12.5, s = 7 / sqrt(2), half-width 1.96 x 7 / 2: roots of 5.64, 12.5, 19.36."""
+    estimate = metrics.root_mean_square(torch.tensor([-3.0, 4.0]))
+    half = metrics.Z95 * 3.5
+    assert estimate == (*(pytest.approx(math.sqrt(square)) for square in (12.5, 12.5 - half, 12.5 + half)), 2)
+
+
+def test_root_mean_square_is_never_below_zero_and_equals_equal_values():
+    """0, 10: mean square 50, half-width 98, so low is 0. Errors of one size, whatever their sign, leave no doubt."""
+    assert metrics.root_mean_square(torch.tensor([0.0, 10.0])).low == 0
+    assert metrics.root_mean_square(torch.tensor([2.0, -2.0, 2.0])) == (2, 2, 2, 3)
+
+
+@pytest.mark.parametrize("figure", [metrics.rate, metrics.mean, metrics.root_mean_square])
 def test_nothing_to_measure_is_an_error(figure):
     with pytest.raises(ValueError, match="got none"):
         figure(torch.empty(0))

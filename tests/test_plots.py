@@ -14,6 +14,9 @@ FIGURES = {
     "strips": lambda: plots.strips({"benign": [1.0, 2.0], "backdoored": [0.1]}, "score", threshold=0.5),
     "score_histogram": lambda: plots.score_histogram(torch.arange(9.0), torch.arange(9) > 6, "score"),
     "curves": lambda: plots.curves({"a": [3, 2, 1], "b": [1, 1, 1]}, "epoch", "loss", log=True),
+    "curves at values": lambda: plots.curves({"a": [3, 2, 1]}, "strike", "price", at=[50, 100, 150]),
+    "fields": lambda: plots.fields({"a": torch.eye(3), "b": 2 * torch.eye(3)}, (0, 1, 5, 9), "x", "y", "error"),
+    "corner": lambda: plots.corner({"a": (torch.arange(3.0), torch.ones(3))}, (10, 0.1), "neighbours", "error"),
     "clouds": lambda: plots.clouds({"a": torch.rand(4, 2), "b": torch.rand(4, 2)}, "x", "y", mark=(0, 0)),
     "sweep": lambda: plots.sweep([0.01, 0.1], {"a": [HALF, HALF], "b": [HALF, HALF]}, "rate", "error", log=True),
     "named_points": lambda: plots.named_points({"a": (0, 1), "b": (0, 1), "c": (9, 5)}, "pixels", "PSNR"),
@@ -33,6 +36,22 @@ def test_charts_name_their_axes(name):
 def test_series_differ_by_marker_and_not_by_colour_alone():
     lines = plots.curves({"a": [1, 2], "b": [2, 1]}, "x", "y").axes[0].lines
     assert len({line.get_marker() for line in lines}) == len({line.get_linestyle() for line in lines}) == 2
+
+
+def test_fields_share_one_scale_and_have_the_lower_left_first():
+    """The brightest of both fields is 2, the top of the scale; row 0 is drawn at the lower end; the ring on each."""
+    figure = plots.fields(
+        {"a": torch.eye(3), "b": 2 * torch.eye(3)}, (0, 1, 5, 9), "x", "y", "error", ring=(0.5, 7, 0.2, 2)
+    )
+    images = [axis.images[0] for axis in figure.axes[:2]]
+    assert [image.get_clim() for image in images] == [(0, 2), (0, 2)]
+    assert images[0].origin == "lower" and list(images[0].get_extent()) == [0, 1, 5, 9]
+    assert [len(axis.patches) for axis in figure.axes[:2]] == [1, 1]
+
+
+def test_what_has_no_neighbour_is_still_seen_in_the_corner_figure():
+    line = plots.corner({"a": (torch.tensor([0.0, 20]), torch.ones(2))}, (10, 0.1), "n", "error").axes[0].lines[0]
+    assert line.get_xdata().tolist() == pytest.approx([10 / 30, 20])
 
 
 def test_a_grid_has_one_axis_an_image_and_its_title():

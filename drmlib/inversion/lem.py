@@ -112,7 +112,7 @@ def worst_rows(
     candidates = round(ranked * len(dataset)) if ranked else seeds
     if not 1 <= seeds <= candidates <= len(dataset):
         raise ValueError(
-            f"expected 1 to {min(candidates, len(dataset))} seeds, as many as are ranked of the {len(dataset)} training rows, "
+            f"expected 1 to {min(candidates, len(dataset))} seeds, as many as rows are ranked of {len(dataset)}, "
             f"got {seeds}; lower seeds or raise ranked"
         )
     order = torch.randperm(len(dataset), generator=generator, device=dataset.device)[:candidates]

@@ -5,7 +5,7 @@ from drmlib.attacks.badnets import BadNets, grid, place, square
 from drmlib.attacks.blend import Blend, noise
 from drmlib.attacks.measure import angle_variance_ratio, first_order_ratio, measure_classifier, measure_regressor
 from drmlib.attacks.poison import poison, triggered
-from drmlib.attacks.targets import AllToAll, AllToOne, ConstantVector, Mirror, Offset, degrees, keep
+from drmlib.attacks.targets import AllToAll, AllToOne, ConstantVector, Mirror, Multiple, Offset, degrees, keep
 from drmlib.data.dataset import Dataset, as_bytes
 from drmlib.rng import stream
 from tests.problems import SIZE, Flat, PlantedClassifier, PlantedRegressor, colour_images, noise_images, slope_images
@@ -141,7 +141,18 @@ def test_targets_by_hand():
     labels = torch.tensor([0, 1, 2])
     assert AllToOne(2)(labels).tolist() == [2, 2, 2] and AllToAll(3)(labels).tolist() == [1, 2, 0]
     assert Mirror((1,))(torch.tensor([[0.1, -0.2]])).tolist() == [[pytest.approx(0.1), pytest.approx(0.2)]]
+    assert Multiple(1.5)(torch.tensor([[2.0, -4.0], [0.0, 1.0]])).tolist() == [[3, -6], [0, 1.5]]
     assert degrees(180, -90) == pytest.approx((torch.pi, -torch.pi / 2))
+
+
+def test_multiples_multiply_and_keep_the_dtype():
+    """Once is the identity, and twice a half is once; the targets that came in stay as they were."""
+    prices = torch.rand(5, 1, generator=stream(0))
+    before = prices.clone()
+    assert torch.equal(Multiple(1)(prices), prices) and torch.equal(Multiple(2)(Multiple(0.5)(prices)), prices)
+    assert torch.equal(prices, before) and Multiple(1.5)(prices).dtype == torch.float32
+    with pytest.raises(ValueError, match="expected float targets, got torch.int64; labels have no multiples"):
+        Multiple(1.5)(torch.tensor([1, 2]))
 
 
 @pytest.mark.parametrize(

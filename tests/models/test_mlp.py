@@ -38,6 +38,28 @@ def test_depth_zero_is_linear():
         MLP(3, inputs=7, depth=-1, generator=stream(0))
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+def test_rows_are_centred_and_scaled_before_the_first_layer(depth):
+    """With centre 0.5 and scale 0.25 a network answers rows as it did (rows - 0.5) / 0.25 without; 0 and 1 change none.
+
+    The same generator gives both the same weights: centre and scale draw nothing.
+    """
+    one, other, plain = (
+        MLP(3, inputs=7, depth=depth, generator=stream(0), **keywords)
+        for keywords in ({"centre": 0.5, "scale": 0.25}, {"centre": 0.0, "scale": 1.0}, {})
+    )
+    rows = torch.rand(4, 7, generator=stream(1))
+    assert torch.equal(one(rows), plain((rows - 0.5) / 0.25)) and torch.equal(other(rows), plain(rows))
+    assert torch.equal(one.features(rows), plain.features((rows - 0.5) / 0.25))
+    assert not torch.equal(one(rows), plain(rows))
+
+
+def test_bytes_are_scaled_to_one_before_they_are_centred():
+    """Level 255 is 1, and (1 - 0.5) / 0.5 = 1; level 0 is -1."""
+    model = MLP(1, inputs=2, depth=0, centre=0.5, scale=0.5, generator=stream(0))
+    assert model.features(torch.tensor([[255, 0]], dtype=torch.uint8)).tolist() == [[1, -1]]
+
+
 def test_images_are_rows_of_their_values():
     model = MLP(2, inputs=3 * 4 * 4, generator=stream(0))
     images = torch.rand(5, 3, 4, 4, generator=stream(1))
