@@ -74,6 +74,12 @@ def test_a_basket_costs_no_more_than_its_puts_and_no_less_than_the_forward():
     assert (above - value).amax() > 0.01
 
 
+def test_no_price_is_below_zero():
+    """The control variate alone would put 4 % of the domain up to 1.5e-4 below."""
+    oracle = basket_put(generator=stream(0))
+    assert oracle(torch.rand(2000, 8, generator=stream(1))).min() == 0
+
+
 def test_the_order_of_the_assets_does_not_matter():
     inputs, points = contracts(100, 4), normals(1 << 10, 5, generator=stream(0))
     turned = torch.cat([inputs[:, [2, 0, 3, 1]], inputs[:, 4:]], 1)
