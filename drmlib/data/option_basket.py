@@ -2,7 +2,8 @@
 
 Assets follow Black-Scholes with spot 1, a volatility each and one correlation for all pairs. The arithmetic mean has no
 closed form; the geometric mean is lognormal, and what it pays is so much like it that subtracting its error leaves
-little noise, but for puts so far out of the money that hardly a path pays. Normals are common to all contracts, as in option_monte_carlo.py.
+little noise, but for puts so far out of the money that hardly a path pays. Normals are common to all contracts, as in
+option_monte_carlo.py.
 """
 
 from functools import partial

@@ -6,8 +6,8 @@ Black-Scholes that is exact for any number of dates. Normals are scrambled Sobol
 Matousek 1998), drawn once: every contract is priced on the same paths, so that differences of prices are smooth in the
 contract (common random numbers).
 
-The standard error is that of replicates, and blind to what none of their paths meets: a knock-out of one path in 20,000,
-or the tail of a call without an upper barrier, which may be off by 1e-3 of the spot and many standard errors.
+The standard error is that of replicates, and blind to what none of their paths meets: a knock-out of one path in
+20,000, or the tail of a call without an upper barrier, which may be off by 1e-3 of the spot and many standard errors.
 """
 
 from functools import partial

@@ -53,6 +53,18 @@ class LEM(NamedTuple):
     calls: int
     climbed: Climbed
 
+    @property
+    def alarms(self) -> dict[str, int]:
+        """Number of maximisers, how many each half of the test would flag by itself, and how many both do."""
+        error, crowd = self.error > self.error_bound, self.proximity > self.proximity_bound
+        rules = {
+            "maximisers": torch.ones_like(error),
+            "error alone": error,
+            "proximity alone": crowd,
+            "both": error & crowd,
+        }
+        return {name: int(rule.sum()) for name, rule in rules.items()}
+
 
 def lem(
     model: nn.Module,

@@ -224,3 +224,14 @@ def test_what_cannot_be_searched_is_refused(bad, message):
     data = uniform(ripples(), 300, generator=stream(0))
     with pytest.raises(ValueError, match=message):
         lem(ZERO, data, ripples(), **({"seeds": 10} | bad), generator=stream(0))
+
+
+def test_alarms_count_each_half_of_the_test(found):
+    rules = found.error > found.error_bound, found.proximity > found.proximity_bound
+    assert found.alarms == {
+        "maximisers": len(found.rows),
+        "error alone": int(rules[0].sum()),
+        "proximity alone": int(rules[1].sum()),
+        "both": 1,
+    }
+    assert found.alarms["error alone"] == 2 and found.alarms["proximity alone"] >= 1
