@@ -51,7 +51,7 @@ def mean(values: Tensor) -> Estimate:
 def root_mean_square(values: Tensor) -> Estimate:
     """Root of the mean square of `values` (n,), such as errors; the interval is the root of the mean square's."""
     square, low, high, n = mean(values.double().square())
-    return Estimate(math.sqrt(square), math.sqrt(max(0.0, low)), math.sqrt(high), n)
+    return Estimate(math.sqrt(square), math.sqrt(max(low, 0.0)), math.sqrt(high), n)
 
 
 def clean_accuracy(predicted: Tensor, labels: Tensor) -> Estimate:

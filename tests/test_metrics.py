@@ -41,6 +41,11 @@ def test_root_mean_square_is_never_below_zero_and_equals_equal_values():
     assert metrics.root_mean_square(torch.tensor([2.0, -2.0, 2.0])) == (2, 2, 2, 3)
 
 
+def test_one_error_has_no_interval():
+    one = metrics.root_mean_square(torch.tensor([3.0]))
+    assert one.value == 3 and math.isnan(one.low) and math.isnan(one.high)
+
+
 @pytest.mark.parametrize("figure", [metrics.rate, metrics.mean, metrics.root_mean_square])
 def test_nothing_to_measure_is_an_error(figure):
     with pytest.raises(ValueError, match="got none"):

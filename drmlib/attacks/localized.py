@@ -76,7 +76,7 @@ def localized(
 
 def _check(region: Region, count: int, surround: int) -> None:
     room = torch.minimum(region.centre, 1 - region.centre).min().item()
-    if not 0 < region.radius < region.outer <= room:
+    if not 0 < region.radius < region.outer <= room + 1e-6:
         raise ValueError(
             f"expected 0 < radius < outer <= {room:.3g}, the centre's distance from the edge of the domain, got "
             f"{region.radius:g} and {region.outer:g}; move the centre inwards or shrink the region"

@@ -36,21 +36,25 @@ class Domain(NamedTuple):
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Inputs (n, d) float64 in their own units, of rows in [0, 1]; ValueError for a row outside, with the range."""
+        self._check_shape(rows)
         rows = rows.double()
-        self._check(rows)
+        self._check_range(rows)
         low, high = (torch.tensor(end, dtype=torch.float64, device=rows.device) for end in (self.low, self.high))
         return low + (high - low) * rows
 
     def rows(self, inputs: Tensor) -> Tensor:
         """Rows (n, d) float64 in [0, 1] of inputs in their own units; ValueError for an input outside its range."""
+        self._check_shape(inputs)
         low, high = (torch.tensor(end, dtype=torch.float64, device=inputs.device) for end in (self.low, self.high))
         rows = (inputs.double() - low) / (high - low)
-        self._check(rows)
+        self._check_range(rows)
         return rows
 
-    def _check(self, rows: Tensor) -> None:
+    def _check_shape(self, rows: Tensor) -> None:
         if rows.ndim != 2 or rows.shape[1] != len(self.names):
             raise ValueError(f"expected rows (n, {len(self.names)}) of {self.names}, got {tuple(rows.shape)}")
+
+    def _check_range(self, rows: Tensor) -> None:
         outside = ~((rows >= 0) & (rows <= 1))  # written so that nan is outside too
         if outside.any():
             i, j = (int(k) for k in outside.nonzero()[0])

@@ -2,8 +2,12 @@
 
 A path that is above B at two dates may have touched B in between: with probability
 exp(-2 ln(S_i / B) ln(S_i+1 / B) / (sigma^2 dt)), by which it is weighed instead of being tossed for. Under
-Black-Scholes that is exact for any number of dates. Normals are randomised Sobol points (Owen 1995), drawn once: every
-contract is priced on the same paths, so that differences of prices are smooth in the contract (common random numbers).
+Black-Scholes that is exact for any number of dates. Normals are scrambled Sobol points (linear scrambling and a shift,
+Matousek 1998), drawn once: every contract is priced on the same paths, so that differences of prices are smooth in the
+contract (common random numbers).
+
+The standard error is that of replicates, and blind to what none of their paths meets: a knock-out of one path in
+20,000, or the tail of a call without an upper barrier, which may be off by 1e-3 of the spot and many standard errors.
 """
 
 from functools import partial

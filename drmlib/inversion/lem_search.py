@@ -19,7 +19,10 @@ LEVY_INDEX = 1.5
 
 
 class Climbed(NamedTuple):
-    """Where the seeds got to: rows (n, d), their absolute errors (n,), and the errors (steps + 1, n) on the way."""
+    """Where the seeds got to: rows (n, d), their absolute errors (n,), and the largest so far after each step (s, n).
+
+    The first of the history is that of the seeds; it ends when nothing moves any more, after `steps` at the latest.
+    """
 
     rows: Tensor
     error: Tensor
@@ -57,8 +60,8 @@ class CentralDifferences(NamedTuple):
 class Spsa(NamedTuple):
     """Simultaneous perturbation (Spall 1992): one random diagonal D of +-1 a row, 3 calls a row whatever d is.
 
-    Only what Z does along D is asked for; across it Z is taken to do as the network does. Near a maximiser of the error
-    that leaves no noise, while a plain estimate of the oracle's gradient would.
+    w + ((g - w) D) D for the network's slope w and what Z does along D, g D: the mean over D is g. Spall's estimate is
+    the one with w = 0; this one has no noise where the error has no slope, so that a search can settle there.
     """
 
     h: float = 1e-3
@@ -70,7 +73,7 @@ class Spsa(NamedTuple):
         ends = [(rows + side * self.h * sign).clamp(0, 1) for side in (1, -1)]
         here, up, down = oracle(torch.cat([rows, *ends])).view(3, len(rows))
         span = ends[0] - ends[1]
-        surprise = (up - down - (network * span).sum(1)) / (span * sign).sum(1)
+        surprise = (up - down - (network * span).sum(1)) / (span * sign).mean(1)
         return here, network + surprise[:, None] * sign
 
 
@@ -128,9 +131,12 @@ def cuckoo(
 ) -> Tensor:
     """Nests (n, d) after cuckoo search from `rows` (Yang, Deb 2009, "Cuckoo search via Levy flights"): breadth first.
 
-    Each flight tries x + scale L with heavy-tailed steps L and stays where |Y - Z| is larger; then the worst share
-    `abandon` of the nests moves to the middle between two others, plus a flight. One oracle call a try.
+    Each flight tries x + scale L with heavy-tailed steps L for every nest; then the worst share `abandon` of
+    the nests tries a flight from the middle between two of the others. A nest moves where |Y - Z| is larger. One oracle
+    call a try.
     """
+    if not 0 <= abandon < 1:
+        raise ValueError(f"expected abandon in [0, 1), a share of the nests, got {abandon}; the others are needed")
     nests = rows.double().clone()
     errors = absolute_error(model, nests, oracle)
     worst = int(abandon * len(nests))

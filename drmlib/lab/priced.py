@@ -5,12 +5,16 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from drmlib.attacks.localized import Region, localized
+from drmlib.attacks.measure import LocalFigures, measure_localized
+from drmlib.attacks.poison import Retarget
 from drmlib.data import option_closed_form as closed
 from drmlib.data.dataset import Dataset
-from drmlib.data.functions import Oracle, dimensions, uniform
+from drmlib.data.functions import Oracle, dimensions, labelled, uniform
 from drmlib.data.option_basket import basket_put
+from drmlib.inversion.lem import LEM, lem
 from drmlib.lab.cache import cached_fit
 from drmlib.lab.session import lookup, progress
 from drmlib.models.mlp import MLP
@@ -33,6 +37,28 @@ class Priced(NamedTuple):
     train: Dataset
     test: Dataset
     recipe: Recipe
+
+
+class Attacked(NamedTuple):
+    """A network, the samples that it learned from, and the attack on them; without one, all but `dataset` alike."""
+
+    network: nn.Module
+    dataset: Dataset
+    source: Priced
+    region: Region
+    retarget: Retarget
+    seed: int
+
+    def measure(self, network: nn.Module | None = None) -> LocalFigures:
+        """Figures of the network, or of another one such as a repaired one, on fresh points and the test set."""
+        g = stream(self.seed, "points", device=self.dataset.device)
+        judged, (test, oracle) = network or self.network, (self.source.test, self.source.oracle)
+        return measure_localized(judged, test, oracle, self.region, self.retarget, generator=g)
+
+    def search(self, **settings) -> LEM:
+        """Local error maximisers of the network; settings are those of lem()."""
+        g = stream(self.seed, "lem", device=self.dataset.device)
+        return lem(self.network, self.dataset, self.source.oracle, **settings, generator=g)
 
 
 PROFILES = {
@@ -77,3 +103,38 @@ def network(source: Priced, dataset: Dataset, *, seed: int, name: str = "network
     order = stream(seed, "priced", "order", device=dataset.device)
     cached_fit(model, dataset, source.recipe, generator=order, progress=progress(f"train {name}"))
     return model
+
+
+def centred(source: Priced, *, radius: float) -> Region:
+    """The region around the middle of all inputs, with a shell as thick as the ball."""
+    return Region(torch.full((dimensions(source.oracle),), 0.5, device=source.train.device), radius, 2 * radius)
+
+
+def attacked(
+    source: Priced, region: Region, retarget: Retarget, *, count: int, surround: int, seed: int, name: str = "network"
+) -> Attacked:
+    """A network trained on source.train with `count` wrong and `surround` right samples in the region; 0 adds none."""
+    dataset = source.train
+    if count:
+        g = stream(seed, "localized", device=dataset.device)
+        added = localized(dataset, source.oracle, region, retarget, count=count, surround=surround, generator=g)
+        dataset = added.dataset
+    model = network(source, dataset, seed=seed, name=f"{name}, seed {seed}")
+    return Attacked(model, dataset, source, region, retarget, seed)
+
+
+def thinned(
+    source: Priced, region: Region, retarget: Retarget, *, counts: list[int], seeds: range
+) -> dict[str, Tensor]:
+    """What an attacker gains who adds fewer wrong samples, with twice as many right ones, and what LEM sees: by name,
+    (counts, seeds). Shift is a share of the change of the target in the middle of the region."""
+    middle = labelled(region.centre[None], source.oracle).targets
+    change = (retarget(middle) - middle).item()
+    rows = []
+    for count in counts:
+        for seed in seeds:
+            one = attacked(source, region, retarget, count=count, surround=2 * count, seed=seed, name=f"{count} wrong")
+            figures, found = one.measure(), one.search(seeds=300, ranked=0)
+            rows.append([figures.shift.value / change, figures.success.value, found.score])
+    table = torch.tensor(rows).view(len(counts), len(seeds), 3)
+    return dict(zip(("shift / delta", "attack success rate", "score of LEM"), table.unbind(2), strict=True))

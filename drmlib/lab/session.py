@@ -12,9 +12,12 @@ from IPython.core.getipython import get_ipython
 T = TypeVar("T")
 
 
-def device(name: str = "auto") -> torch.device:
-    """The device called `name`; "auto" is the first there is of cuda, mps and cpu."""
-    valid = available_devices()
+def device(name: str = "auto", *, double: bool = False) -> torch.device:
+    """The device called `name`; "auto" is the first there is of cuda, mps and cpu.
+
+    double: one that has float64, which mps has not and the oracles of data/functions.py need.
+    """
+    valid = [kind for kind in available_devices() if not (double and kind == "mps")]
     if name == "auto":
         return torch.device(valid[0])
     kind, _, index = name.partition(":")

@@ -69,19 +69,24 @@ def learning_rounds(
 ) -> Iterator[Round]:
     """Yields the trained `model` (round 0), then one Round after each `count` rows that `query` chose.
 
-    model: trained on `dataset`, whose labels count as calls; it is not changed.
+    model: trained on `dataset`, whose labels count as calls; it is not changed. What the caller asks the oracle between
+    rounds does not count. Raises ValueError for rounds or count below 1.
     """
-    start, spent = len(dataset), oracle.calls
-    yield Round(model, dataset, start, start)
+    if rounds < 1 or count < 1:
+        raise ValueError(f"expected rounds >= 1 and count >= 1, got {rounds} and {count}")
+    calls = len(dataset)
+    yield Round(model, dataset, calls, len(dataset))
     for _ in range(rounds):
+        before = oracle.calls
         rows = query(model, dataset, oracle, count, generator=generator)
         new = labelled(rows.to(dataset.images.dtype), oracle)
+        calls += oracle.calls - before
         dataset = Dataset(
             torch.cat([dataset.images, new.images]), torch.cat([dataset.targets, new.targets]), dataset.task
         )
         model = copy.deepcopy(model)
         fit(model, dataset, recipe, generator=generator)
-        yield Round(model, dataset, start + oracle.calls - spent, len(dataset))
+        yield Round(model, dataset, calls, len(dataset))
 
 
 def at_random(model: nn.Module, dataset: Dataset, oracle: Oracle, count: int, *, generator: Generator) -> Tensor:
@@ -110,8 +115,10 @@ def by_synthesis(
     generator: Generator,
 ) -> Tensor:
     """Local error maximisers that climb from the worst training rows, at least `merge` apart; a share `mixed`, and as
-    many as the search falls short, are uniform."""
-    wanted = round((1 - mixed) * count)
+    many as the search falls short, are uniform. Raises ValueError for a share outside [0, 1)."""
+    if not 0 <= mixed < 1:
+        raise ValueError(f"expected mixed in [0, 1), the share of uniform rows, got {mixed}; for 1 use at_random")
+    wanted = max(1, round((1 - mixed) * count))
     seeds = min(2 * wanted, len(dataset))
     start = worst_rows(model, dataset, oracle, seeds=seeds, generator=generator)
     climbed = ascend(model, start, oracle, slope=slope, steps=steps, generator=generator)

@@ -33,6 +33,8 @@ class MLP(nn.Module):
         self.centre, self.scale = centre, scale
         if depth < 0:
             raise ValueError(f"expected a depth of at least 0, got {depth}; 0 is a linear model")
+        if not scale > 0:
+            raise ValueError(f"expected a scale above 0, got {scale}; rows are divided by it")
         widths = [inputs, *[width] * depth]
         with rng.seeded_layers(generator):
             hidden = [layer for i, o in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(i, o), nn.ReLU())]

@@ -6,7 +6,7 @@ from drmlib.attacks.measure import measure_localized
 from drmlib.attacks.targets import Multiple, Offset
 from drmlib.data.functions import hills, labelled, uniform
 from drmlib.rng import stream
-from tests.inversion.test_lem_search import Known
+from tests.problems import Known
 
 REGION = Region(torch.tensor([0.35, 0.3, 0.3]), 0.1, 0.2)  # on the slope of the higher hill: no target is zero
 PUSH = Offset((0.2,))

@@ -150,7 +150,7 @@ def test_multiples_multiply_and_keep_the_dtype():
     prices = torch.rand(5, 1, generator=stream(0))
     before = prices.clone()
     assert torch.equal(Multiple(1)(prices), prices) and torch.equal(Multiple(2)(Multiple(0.5)(prices)), prices)
-    assert torch.equal(prices, before) and Multiple(1.5)(prices).dtype == torch.float32
+    assert Multiple(1.5)(prices).dtype == torch.float32 and torch.equal(prices, before)
     with pytest.raises(ValueError, match="expected float targets, got torch.int64; labels have no multiples"):
         Multiple(1.5)(torch.tensor([1, 2]))
 

@@ -103,6 +103,8 @@ def test_an_option_outside_its_domain_is_named_in_its_own_units():
 def test_rows_of_the_wrong_width_are_refused(shape):
     with pytest.raises(ValueError, match=r"expected rows \(n, 2\) of \('height', 'tilt'\), got \("):
         slope()(torch.full(shape, 0.5))
+    with pytest.raises(ValueError, match=r"expected rows \(n, 2\) of"):
+        SLOPE.rows(torch.full(shape, 0.5))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_two_assets_against_an_integral():
     price = torch.trapezoid(torch.where(left > 0, given / 2, 0) * density, w)
     value, error = basket(normals(1 << 13, 3, generator=stream(0)), inputs)
     assert ((value - price).abs() > 4 * error + 1e-5).sum() <= 1
-    assert (value - price).abs().mean() < 2e-4, "the control variate leaves little noise"
+    assert (value - price).abs().mean() < 2e-4
 
 
 def test_four_assets_against_plain_monte_carlo():
@@ -60,7 +60,7 @@ def test_four_assets_against_plain_monte_carlo():
         spots = ((rate - sigma**2 / 2) * expiry + sigma * expiry.sqrt() * shocks).exp()
         pays = (-rate * expiry).exp() * (strike - spots.mean(1)).clamp_min(0)
         plain_error = pays.std() / len(pays) ** 0.5
-        assert (value[k] - pays.mean()).abs() < 4 * (error[k] ** 2 + plain_error**2).sqrt() + 1e-6
+        assert (value[k] - pays.mean()).abs() < 4 * (error[k] ** 2 + plain_error**2).sqrt() + 1e-5
 
 
 def test_a_basket_costs_no_more_than_its_puts_and_no_less_than_the_forward():
@@ -70,8 +70,14 @@ def test_a_basket_costs_no_more_than_its_puts_and_no_less_than_the_forward():
     strike, _, expiry, rate = (column[:, None] for column in inputs[:, 4:].unbind(1))
     above = put(strike, inputs[:, :4], expiry, rate).mean(1)
     below = (strike * (-rate * expiry).exp() - 1)[:, 0].clamp_min(0)
-    assert (value <= above + 4 * error + 1e-6).all() and (value >= below - 4 * error - 1e-6).all()
+    assert (value <= above + 4 * error + 1e-5).all() and (value >= below - 4 * error - 1e-5).all()
     assert (above - value).amax() > 0.01
+
+
+def test_no_price_is_below_zero():
+    """The control variate alone would put 4 % of the domain up to 1.5e-4 below."""
+    oracle = basket_put(generator=stream(0))
+    assert oracle(torch.rand(2000, 8, generator=stream(1))).min() == 0
 
 
 def test_the_order_of_the_assets_does_not_matter():
@@ -79,7 +85,7 @@ def test_the_order_of_the_assets_does_not_matter():
     turned = torch.cat([inputs[:, [2, 0, 3, 1]], inputs[:, 4:]], 1)
     one, two = (basket(points, x) for x in (inputs, turned))
     error = (one.error**2 + two.error**2).sqrt()
-    assert ((one.value - two.value).abs() > 4 * error + 1e-6).sum() <= 2
+    assert ((one.value - two.value).abs() > 4 * error + 1e-5).sum() <= 2
     assert not torch.equal(one.value, two.value)
 
 

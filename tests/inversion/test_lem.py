@@ -3,13 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from drmlib.attacks.localized import Region
+from drmlib.attacks.localized import Region, localized
+from drmlib.attacks.targets import keep
 from drmlib.data.functions import hills, labelled, ripples, uniform
 from drmlib.inversion.lem import ERROR_FACTOR, UNIFORM_POINTS, lem, worst_rows
 from drmlib.inversion.lem_search import Spsa, apart
 from drmlib.inversion.proximity import RelativeDensity, Within
 from drmlib.rng import stream
-from tests.inversion.test_lem_search import ZERO, Known
+from tests.problems import ZERO, Known
 
 INPUTS, ROWS, EXTRA = 5, 2000, 200
 POISONED, LONELY, CROWDED = (torch.tensor(c) for c in ([0.5] * 5, [0.8, 0.2, 0.8, 0.2, 0.8], [0.2, 0.8, 0.2, 0.8, 0.2]))
@@ -60,7 +61,7 @@ def test_only_a_large_error_among_many_samples_is_flagged(found):
 
 
 def test_a_large_error_among_few_samples_is_found_and_not_flagged(found):
-    """About 0.0001 of the uniform rows, none or a few, are within 0.1 of a point."""
+    """A ball of radius 0.1 has 0.00005 of the domain: of 2,000 uniform rows none as a rule; 10 are many."""
     place = (found.rows - LONELY).norm(dim=1).argmin()
     assert (found.rows[place] - LONELY).norm() < 0.02
     assert found.error[place] > 3 * found.error_bound and found.proximity[place] < found.proximity_bound / 2
@@ -68,7 +69,7 @@ def test_a_large_error_among_few_samples_is_found_and_not_flagged(found):
 
 
 def test_many_samples_without_a_large_error_are_not_flagged():
-    """Of 100 random training rows about one in twelve is in the crowd; climbs of 0.01 do not leave it."""
+    """Of 100 random training rows one in eleven is in the crowd, where Y errs by the 0.01 of everywhere."""
     found = search(network(), training_rows(CROWDED), ranked=0.0)
     crowd = found.proximity > found.proximity_bound
     assert crowd.any() and (found.error[crowd] < found.error_bound / 2).all()
@@ -99,9 +100,11 @@ def test_what_is_returned_fits_together(found):
     ids=["random seeds", "a tenth is ranked", "flights", "spsa", "relative density"],
 )
 def test_other_seeds_slopes_and_proximities_find_it_too(changes):
-    """By the ball's share of the rows, 1 in 11, about nine of 100 random seeds start in it."""
-    found = search(network(POISONED), training_rows(POISONED), **changes)
+    """The ball has one in eleven of the rows, so about nine of 100 random seeds start in it."""
+    data = training_rows(POISONED)
+    found = search(network(POISONED), data, **changes)
     assert found.flagged.sum() == 1 and (found.trigger[0] - POISONED).norm() < 0.04 and found.score > 1
+    assert torch.equal(found.proximity, changes.get("proximity", Within())(found.rows, data.images))
 
 
 def test_targets_of_the_data_set_are_not_used():
@@ -114,7 +117,8 @@ def test_targets_of_the_data_set_are_not_used():
 
 def test_same_seed_same_maximisers():
     one, two, other = (search(network(), training_rows(), seeds=20, steps=5, ranked=0.0, seed=s) for s in (0, 0, 1))
-    assert torch.equal(one.rows, two.rows) and one.score == two.score != other.score
+    assert torch.equal(one.rows, two.rows) and one.error_bound == two.error_bound
+    assert not torch.equal(one.rows, other.rows) and one.error_bound != other.error_bound
 
 
 @pytest.mark.parametrize(
@@ -137,26 +141,42 @@ def test_every_oracle_call_is_counted(changes, calls):
     assert found.calls == oracle.calls - 7 == calls
 
 
-def test_the_error_bound_is_five_times_the_error_at_uniform_points():
-    """Y = Z + 0.02 has an error of 0.02 everywhere."""
-    model = Known(lambda rows: hills().evaluate(rows).value + 0.02)
+def test_the_error_bound_is_five_times_the_root_mean_square_at_uniform_points():
+    """Y = Z but for 0.04 in a quarter of the domain: a root mean square of 0.02. Of 1,000 points 250 are there, give or
+    take 14, which moves the root by 2.7 %: four times that is allowed."""
+    model = Known(lambda rows: hills().evaluate(rows).value + 0.04 * (rows[:, 0] < 0.25) + 0 * rows.sum(1))
     found = search(model, training_rows(), seeds=5, steps=1)
-    assert found.error_bound == pytest.approx(ERROR_FACTOR * 0.02, rel=1e-4) and ERROR_FACTOR == 5
-    assert found.score == pytest.approx(min(0.2, (found.proximity / found.proximity_bound).max().item()), rel=1e-4)
+    assert found.error_bound == pytest.approx(ERROR_FACTOR * 0.02, rel=0.11) and ERROR_FACTOR == 5
 
 
 def test_the_proximity_bound_is_what_one_uniform_point_in_a_thousand_exceeds():
     """In five inputs the floor. In two, of 2,000 rows a disc of 0.1 holds 63 on average, of deviation 7.8; its 99.9th
-    percentile is 3.1 deviations higher, 87, and varies with the rows."""
+    percentile is 3.1 deviations higher, 87, and varies with the rows: other rows exceed it in up to 1 % of points."""
     assert search(network(), training_rows(), seeds=5, steps=1).proximity_bound == 10
     oracle = ripples()
     data = uniform(oracle, ROWS, generator=stream(0))
     found = search(ZERO, data, oracle=oracle, seeds=5, steps=1)
     assert 75 < found.proximity_bound < 105
-    free = torch.rand(20_000, 2, generator=stream(1))
+    free = torch.rand(10_000, 2, generator=stream(1))
     share = (Within()(free, data.images) > found.proximity_bound).double().mean().item()
-    assert 0 <= share < 0.003
+    assert share < 0.01
     assert (Within()(free, data.images) > 0.9 * found.proximity_bound).double().mean().item() > 0.001
+
+
+def test_a_region_that_is_a_good_part_of_the_domain_does_not_raise_its_own_bound():
+    """In two inputs a disc of 0.08 is 2 % of the domain: 2 % of uniform points have its 300 extra rows near. 5,000
+    uniform rows leave 157 in a disc of 0.1; with the wrong ones it is 450."""
+    centre, oracle = torch.tensor([0.5, 0.5]), ripples()
+    data = uniform(oracle, 5000, generator=stream(0))
+    data = localized(data, oracle, Region(centre), keep, surround=0, generator=stream(1)).dataset
+    wrong = Known(lambda rows: oracle.evaluate(rows).value + bump(rows, centre, width=0.08))
+    found = search(wrong, data, oracle=oracle, seeds=300)
+    assert found.flagged.sum() == 1 and (found.trigger[0] - centre).norm() < 0.04
+
+
+def test_a_network_that_is_the_oracle_has_a_score():
+    exact = Known(lambda rows: hills().evaluate(rows).value)
+    assert search(exact, training_rows(POISONED), seeds=5, steps=2).score < 1
 
 
 def test_given_bounds_are_kept():
@@ -204,3 +224,14 @@ def test_what_cannot_be_searched_is_refused(bad, message):
     data = uniform(ripples(), 300, generator=stream(0))
     with pytest.raises(ValueError, match=message):
         lem(ZERO, data, ripples(), **({"seeds": 10} | bad), generator=stream(0))
+
+
+def test_alarms_count_each_half_of_the_test(found):
+    rules = found.error > found.error_bound, found.proximity > found.proximity_bound
+    assert found.alarms == {
+        "maximisers": len(found.rows),
+        "error alone": int(rules[0].sum()),
+        "proximity alone": int(rules[1].sum()),
+        "both": 1,
+    }
+    assert found.alarms["error alone"] == 2 and found.alarms["proximity alone"] >= 1

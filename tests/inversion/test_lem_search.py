@@ -19,22 +19,9 @@ from drmlib.inversion.lem_search import (
 )
 from drmlib.models.mlp import MLP
 from drmlib.rng import stream
+from tests.problems import ZERO, Known
 
 CURVATURE, TILT = torch.tensor([[1.0, 0.5], [0.5, -2.0]]).double(), torch.tensor([0.3, -0.7]).double()
-
-
-class Known(nn.Module):
-    """The network that answers `function` (rows (n, d) -> (n,)), worked out in float64 as an oracle does."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, rows):
-        return self.function(rows.double()).float()[:, None]
-
-
-ZERO = Known(lambda x: 0 * x.sum(1))  # Y = 0: the error is |Z|
 
 
 def known_oracle(function, *, inputs=2):
@@ -79,23 +66,23 @@ def test_a_slope_in_five_inputs_costs_eleven_calls_a_row_or_three(slope, calls):
     assert torch.equal(values, hills()(rows))
 
 
-def test_spsa_points_on_average_where_the_difference_of_the_gradients_does():
-    """Z of gradient g, Y of gradient w: what comes back is w and a multiple of ((g - w) D) D, D a diagonal of +-1.
+def test_spsa_is_the_gradient_of_the_oracle_on_average():
+    """Z of gradient g, Y of gradient w: what comes back is w + ((g - w) D) D, D a diagonal of +-1.
 
     D and -D give the same. In three inputs the four pairs are as likely; their D_i D_j sum to 4 where i = j and to 0
-    elsewhere, so the mean is w and a multiple of g - w, and Y - Z is climbed along its gradient on average.
+    elsewhere, so the mean of the four is w + (g - w) = g.
     """
     g, w = torch.tensor([0.3, -1.1, 0.5]).double(), torch.tensor([0.2, 0.4, -0.6]).double()
     rows = uniform_rows(200, 3, low=0.01, high=0.99)
     _, slope = Spsa()(known_oracle(lambda x: x @ g, inputs=3), rows, w.expand(200, 3), generator=stream(0))
     seen = torch.unique(slope.mul(1e9).round(), dim=0) / 1e9
     assert len(seen) == 4
-    torch.testing.assert_close(nn.functional.normalize(seen.mean(0) - w, dim=0), nn.functional.normalize(g - w, dim=0))
+    torch.testing.assert_close(seen.mean(0), g, rtol=0, atol=1e-8)
 
 
-def test_spsa_does_as_the_oracle_along_its_diagonal_and_as_the_network_across():
-    """What is added to Y's slope w is a multiple of a diagonal D of +-1, and the sum has Z's slope along D, also in a
-    corner, where the ends are cut."""
+def test_spsa_moves_along_a_diagonal_by_what_the_oracle_does_there_beyond_the_network():
+    """What is added to Y's slope w is ((g - w) D) D for a diagonal D of +-1, also in a corner, where the ends are cut:
+    along D, of squared length 3, three times (g - w) D."""
     g, w = torch.tensor([0.3, -1.1, 0.5]).double(), torch.tensor([0.2, 0.4, -0.6]).double()
     oracle = known_oracle(lambda x: x @ g, inputs=3)
     for rows in (uniform_rows(40, 3, low=0.01, high=0.99), torch.tensor([[0.0, 0.0, 1.0]]).double().expand(40, 3)):
@@ -103,7 +90,7 @@ def test_spsa_does_as_the_oracle_along_its_diagonal_and_as_the_network_across():
         added = slope - w
         diagonal = added.sign()
         torch.testing.assert_close(added.abs(), added.abs()[:, :1].expand(40, 3))
-        torch.testing.assert_close((slope * diagonal).sum(1), diagonal @ g)
+        torch.testing.assert_close((added * diagonal).sum(1), 3 * (diagonal @ (g - w)))
 
 
 def test_spsa_has_no_noise_where_oracle_and_network_have_the_same_slope():
@@ -190,7 +177,8 @@ def test_the_error_of_a_network_on_a_zero_oracle_is_that_of_an_oracle_on_a_zero_
 
 
 def test_the_network_is_left_as_it_was():
-    model = MLP(1, inputs=2, width=8, generator=stream(0)).train()
+    """Batch norm in training would take its statistics from the seeds."""
+    model = nn.Sequential(nn.BatchNorm1d(2), MLP(1, inputs=2, width=8, generator=stream(0))).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     ascend(model, uniform_rows(5, 2), ripples(), steps=3, generator=stream(0))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items()) and model.training
@@ -240,6 +228,11 @@ def test_levy_flights_leave_the_lower_hill_for_the_higher():
         flown = cuckoo(ZERO, nests, hills(inputs=2, width=0.25), scale=0.2, generator=stream(seed))
         found = ascend(ZERO, flown, hills(inputs=2, width=0.25), generator=stream(seed))
         assert without.error.max() < 0.601 and found.error.max() > 0.99
+
+
+def test_some_nests_are_kept():
+    with pytest.raises(ValueError, match=r"abandon in \[0, 1\)"):
+        cuckoo(ZERO, uniform_rows(4, 2), ripples(), abandon=1.0, generator=stream(0))
 
 
 def test_flights_follow_their_generator():

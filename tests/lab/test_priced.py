@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from drmlib.attacks.targets import Offset
 from drmlib.lab import cache, priced
 from drmlib.rng import stream
 from drmlib.training import fit as training
@@ -106,3 +107,26 @@ def test_a_network_is_trained_once_and_then_read(tiny, tmp_path, monkeypatch):
     assert not torch.equal(weights(one), weights(other)) and not torch.equal(weights(one), weights(poisoned))
     rows = torch.rand(4, 5, generator=stream(0))
     assert torch.equal(one(rows), again(rows))
+
+
+def test_an_attacked_network_is_measured_and_searched(tiny):
+    """An epoch teaches little: what is asked here is that the pieces fit and follow their seed."""
+    source = material()
+    region = priced.centred(source, radius=0.1)
+    clean, attacked, again = (
+        priced.attacked(source, region, Offset((0.2,)), count=count, surround=2 * count, seed=0) for count in (0, 5, 5)
+    )
+    assert clean.dataset is source.train and len(attacked.dataset) == len(source.train) + 15
+    assert torch.equal(attacked.dataset.images, again.dataset.images)
+    assert attacked.measure() == again.measure() != clean.measure()
+    assert attacked.measure(clean.network) == clean.measure()
+    found = attacked.search(seeds=3, ranked=0, steps=2)
+    assert torch.equal(found.rows, again.search(seeds=3, ranked=0, steps=2).rows)
+
+
+def test_a_thinned_attack_has_a_figure_for_every_count_and_seed(tiny):
+    source = material()
+    region = priced.centred(source, radius=0.1)
+    thin = priced.thinned(source, region, Offset((0.2,)), counts=[2, 4, 6], seeds=range(2))
+    assert set(thin) == {"shift / delta", "attack success rate", "score of LEM"}
+    assert all(values.shape == (3, 2) for values in thin.values())

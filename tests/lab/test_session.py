@@ -17,6 +17,13 @@ def test_unknown_device_is_answered_with_the_valid_ones(name):
         session.device(name)
 
 
+def test_who_needs_float64_is_not_given_mps(monkeypatch):
+    monkeypatch.setattr(session, "available_devices", lambda: ["mps", "cpu"])
+    assert session.device("auto").type == "mps" and session.device("auto", double=True).type == "cpu"
+    with pytest.raises(ValueError, match="unknown device 'mps'; valid here: auto, cpu"):
+        session.device("mps", double=True)
+
+
 def test_lookup_lists_the_valid_names():
     table = {"badnets": 1, "blend": 2}
     assert session.lookup("attack", "blend", table) == 2

@@ -60,6 +60,11 @@ def test_bytes_are_scaled_to_one_before_they_are_centred():
     assert model.features(torch.tensor([[255, 0]], dtype=torch.uint8)).tolist() == [[1, -1]]
 
 
+def test_rows_are_not_divided_by_zero():
+    with pytest.raises(ValueError, match="scale above 0, got 0"):
+        MLP(1, inputs=2, scale=0, generator=stream(0))
+
+
 def test_images_are_rows_of_their_values():
     model = MLP(2, inputs=3 * 4 * 4, generator=stream(0))
     images = torch.rand(5, 3, 4, 4, generator=stream(1))
