@@ -215,14 +215,21 @@ def sweep(
     return figure
 
 
-def clouds(points: Mapping[str, Tensor], x_label: str, y_label: str, *, mark: Sequence[float] | None = None) -> Figure:
-    """Named clouds of points (n, 2); `mark` is a cross, such as the attacker's target."""
+def clouds(
+    points: Mapping[str, Tensor],
+    x_label: str,
+    y_label: str,
+    *,
+    mark: Sequence[float] | None = None,
+    mark_name: str = "attacker's target",
+) -> Figure:
+    """Named clouds of points (n, 2); `mark` is a cross, called `mark_name`."""
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axis = figure.subplots()
     for (name, cloud), marker, colour in zip(points.items(), MARKERS, colours(len(points)), strict=False):
         axis.plot(*cloud.cpu().numpy().T, marker, ms=3, alpha=0.6, color=colour, label=name)
     if mark is not None:
-        axis.plot(*mark, "x", ms=14, mew=3, color="black", label="attacker's target")
+        axis.plot(*mark, "x", ms=14, mew=3, color="black", label=mark_name)
     axis.set(xlabel=x_label, ylabel=y_label, aspect="equal")
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)

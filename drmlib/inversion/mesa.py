@@ -10,12 +10,11 @@ is at least beta (staircase.py). First one generator for every class, side by si
 the one whose generator succeeds. Then one a level for that class. A place is drawn for each image, not for each batch.
 
 The defender is taken to know the size of the patch and how it is applied, as in the paper; for an unknown size take the
-largest plausible one, which contains the smaller.
+largest plausible one, which contains the smaller. Steps, widths and rates are the authors', as staircase() has them.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -25,7 +24,7 @@ from drmlib.attacks.per_image import uniform
 from drmlib.attacks.roaming_patch import paste
 from drmlib.data.dataset import as_float, like
 from drmlib.inversion.mesa_networks import Generators
-from drmlib.inversion.staircase import Progress, Staircase, staircase
+from drmlib.inversion.staircase import Staircase, staircase
 from drmlib.models.predict import classify, frozen
 
 THRESHOLD = 0.5  # success of a class's generator above which the class is called attacked; ours, the paper has none
@@ -35,7 +34,7 @@ Paste = Callable[[Tensor, Tensor, Tensor], Tensor]  # images (n, c, h, w), patch
 
 
 class Patches(NamedTuple):
-    """Trigger that pastes a fresh pattern of the distribution on every image; which and where, the image says.
+    """Trigger that pastes a pattern of the distribution on every image, a fresh one each; which and where, it says.
 
     generators: s sub-models of patches of `shape` (c, a, b); weight (s,): how often each is used.
     """
@@ -80,66 +79,93 @@ def mesa(
     weighted: bool = True,
     rule: Paste = paste,
     generator: Generator,
-    progress: Progress = iter,
-    **settings,
+    **settings: Any,
 ) -> MESA:
     """The attacked class of `classes`, and the distribution of its triggers, from clean unlabelled images (n, c, h, w).
 
     size: side of the patch. levels: of the sub-models; the first serves for all classes. weighted: use gamma, or the
     equal weights of the authors' code. rule: how a patch is applied. settings: those of staircase().
     """
-    rng.check_device(generator, images)
-    shape = (images.shape[1], size, size)
-    learn = partial(_modelled, model, images, shape, rule, settings, generator, progress)
-    device = images.device
-    scan = learn(torch.arange(classes, device=device), torch.full((classes,), levels[0], device=device))
-    success = torch.stack([_success(model, images, scan, shape, rule, k) for k in range(classes)])
+    success = class_success(
+        model, images, classes, size=size, level=levels[0], rule=rule, generator=generator, **settings
+    )
     target = int(success.argmax())
-    found = learn(torch.full((len(levels),), target, device=device), torch.tensor(levels, device=device))
-    weight = found.weight if weighted else torch.full_like(found.weight, 1 / len(levels))
-    return MESA(Patches(found.generators, shape, weight, rule), success[target].item(), target, success, found)
+    trigger, found = trigger_distribution(
+        model, images, target, size=size, levels=levels, weighted=weighted, rule=rule, generator=generator, **settings
+    )
+    return MESA(trigger, success[target].item(), target, success, found)
 
 
-def _modelled(
+def class_success(
     model: nn.Module,
     images: Tensor,
-    shape: tuple[int, int, int],
-    rule: Paste,
-    settings: dict,
+    classes: int,
+    *,
+    size: int = 3,
+    level: float = LEVELS[0],
+    rule: Paste = paste,
     generator: Generator,
-    progress: Progress,
-    target: Tensor,
+    **settings: Any,
+) -> Tensor:
+    """Success (classes,) of a generator for every class, all trained in one batch: the first step of MESA."""
+    rng.check_device(generator, images)
+    labels = torch.arange(classes, device=images.device)
+    found = _staircase(
+        model, images, labels, torch.full((classes,), level, device=images.device), size, rule, generator, settings
+    )
+    alone = torch.eye(classes, device=images.device)
+    shape = (images.shape[1], size, size)
+    answered, rates = classify(model, images), []
+    for k in range(classes):
+        others = images[answered != k]
+        if len(others) == 0:
+            raise ValueError(
+                f"to the model all {len(images)} images are of class {k}: pass images of other classes too"
+            )
+        rates.append((classify(model, Patches(found.generators, shape, alone[k], rule)(others)) == k).float().mean())
+    return torch.stack(rates)
+
+
+def trigger_distribution(
+    model: nn.Module,
+    images: Tensor,
+    label: int,
+    *,
+    size: int = 3,
+    levels: tuple[float, ...] = LEVELS,
+    weighted: bool = True,
+    rule: Paste = paste,
+    generator: Generator,
+    **settings: Any,
+) -> tuple[Patches, Staircase]:
+    """The distribution of patches that send images (n, c, h, w) to class `label`: the second step of MESA."""
+    rng.check_device(generator, images)
+    device = images.device
+    labels = torch.full((len(levels),), label, device=device)
+    found = _staircase(model, images, labels, torch.tensor(levels, device=device), size, rule, generator, settings)
+    weight = found.weight if weighted else torch.full_like(found.weight, 1 / len(levels))
+    return Patches(found.generators, (images.shape[1], size, size), weight, rule), found
+
+
+def _staircase(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
     level: Tensor,
+    size: int,
+    rule: Paste,
+    generator: Generator,
+    settings: dict[str, Any],
 ) -> Staircase:
-    """A sub-model for each of target (s,) and level (s,), all in one batch."""
+    """A sub-model for each of labels (s,) at its level (s,), all in one batch."""
+    shape = (images.shape[1], size, size)
 
     def testing(points: Tensor) -> Tensor:
         count, batch = points.shape[:2]
         index = torch.randint(len(images), (count * batch,), generator=generator, device=images.device)
         place = torch.rand(count * batch, 2, generator=generator, device=images.device)
         pasted = rule(as_float(images[index]), points.reshape(-1, *shape), place)
-        return model(pasted).softmax(1).view(count, batch, -1)[torch.arange(count), :, target]
+        return model(pasted).softmax(1).view(count, batch, -1)[torch.arange(count), :, labels]
 
     with frozen(model):
-        return staircase(
-            testing,
-            shape[0] * shape[1] * shape[2],
-            level,
-            generator=generator,
-            progress=progress,
-            **settings,
-        )
-
-
-def _success(
-    model: nn.Module, images: Tensor, scan: Staircase, shape: tuple[int, int, int], rule: Paste, target: int
-) -> Tensor:
-    """Share of the images that are not of class `target` to the model, which the class's generator sends there."""
-    weight = torch.zeros_like(scan.weight)
-    weight[target] = 1
-    others = images[classify(model, images) != target]
-    if len(others) == 0:
-        raise ValueError(
-            f"to the model all {len(images)} images are of class {target}: pass images of other classes too"
-        )
-    return (classify(model, Patches(scan.generators, shape, weight, rule)(others)) == target).float().mean()
+        return staircase(testing, shape[0] * size * size, level, generator=generator, **settings)

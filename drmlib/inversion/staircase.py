@@ -99,6 +99,15 @@ def weights(level: Tensor, entropy: Tensor) -> Tensor:
     return torch.softmax(height.log() + entropy, 0)
 
 
+def slabs(density: Tensor, count: int, *, equal: bool = False) -> Tensor:
+    """The staircase of `count` levels below a density (m,) on a grid, exactly: (m,), summing to 1. equal: weights."""
+    height = density / density.max()
+    level = torch.arange(1, count + 1, dtype=density.dtype, device=density.device) / (count + 1)
+    inside = (height >= level[:, None]).to(density.dtype)
+    weight = torch.full_like(level, 1 / count) if equal else weights(level, inside.mean(1).log())
+    return (weight[:, None] * inside / inside.sum(1, keepdim=True)).sum(0)
+
+
 def _result(
     testing: Testing,
     makers: Generators,

@@ -1,0 +1,82 @@
+"""MESA's removal experiment: what a backdoored classifier is retrained with, and what is left of the attack.
+
+Beside the distribution of triggers: the true one (the ideal), patches of the images themselves (the control: is it the
+triggers that remove the backdoor, or any retraining?), and single inverted ones (the paper's baseline).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from drmlib.attacks.measure import ClassifierFigures, measure_classifier
+from drmlib.attacks.per_image import uniform
+from drmlib.attacks.poison import Trigger
+from drmlib.attacks.roaming_patch import RoamingPatch, paste
+from drmlib.attacks.targets import AllToOne
+from drmlib.inversion.mesa import LEVELS, trigger_distribution
+from drmlib.inversion.point_triggers import point_triggers
+from drmlib.lab.victims import Material
+from drmlib.mitigation.fine_tune import repair_recipe
+from drmlib.mitigation.unlearn import unlearn
+from drmlib.rng import stream
+
+# Sizes at which generators of a 3 x 3 patch learn in seconds on a processor; {} for the authors'.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "quick": {"steps": 150, "batch_size": 32, "noise": 32, "width": 128, "learning_rate": 2e-3},
+    "standard": {},
+    "paper": {},
+}
+
+
+def ordinary(images: Tensor) -> Tensor:
+    """Images with their own upper left 3 x 3 pixels pasted elsewhere: the control."""
+    return paste(images, images[:, :, :3, :3], uniform(images, 2, seed=1))
+
+
+def arms(
+    model: nn.Module, images: Tensor, trigger: RoamingPatch, label: int, *, restarts: int, seed: int, **settings: Any
+) -> dict[str, list[Trigger]]:
+    """Triggers to retrain with, by the arm's name; `restarts` points, and as many distributions of other seeds.
+
+    The first distribution also serves with equal weights, the authors', and each of its levels alone.
+    """
+    device, side = images.device, trigger.patch.shape[-1]
+    g = stream(seed, "point", device=device)
+    points = point_triggers(model, images, label, restarts=restarts, size=side, generator=g)
+    seeds = [stream(seed + k, "mesa", device=device) for k in range(restarts)]
+    mixtures = [trigger_distribution(model, images, label, size=side, generator=g, **settings)[0] for g in seeds]
+    alone = torch.eye(len(LEVELS), device=device)
+    levels: dict[str, list[Trigger]] = {
+        f"level {level}": [mixtures[0]._replace(weight=alone[i])] for i, level in enumerate(LEVELS)
+    }
+    return {
+        "control": [ordinary],
+        "true trigger": [trigger],
+        "point": [RoamingPatch(patch) for patch in points],
+        **levels,
+        "equal weights": [mixtures[0]._replace(weight=alone.mean(0))],
+        "MESA": [*mixtures],
+    }
+
+
+def retrained(
+    model: nn.Module,
+    source: Material,
+    triggers: dict[str, list[Trigger]],
+    attack: Trigger,
+    label: int,
+    *,
+    share: float,
+    seed: int,
+) -> dict[str, list[ClassifierFigures]]:
+    """Figures of `model` before, and after retraining on source.defender with each trigger of each arm."""
+    figures = {"before": [measure_classifier(model, source.test, attack, AllToOne(label))]}
+    recipe = repair_recipe(source.recipe)
+    for arm, several in triggers.items():
+        figures[arm] = []
+        for trigger in several:
+            g = stream(seed, "repair", device=source.defender.device)
+            repaired = unlearn(model, source.defender, trigger, recipe, share=share, generator=g)
+            figures[arm].append(measure_classifier(repaired, source.test, attack, AllToOne(label)))
+    return figures
