@@ -25,13 +25,14 @@ from drmlib.attacks import (
     learned,
     lira,
     refool,
+    roaming_patch,
     rotation,
     sig,
     tape,
     trojan,
     wanet,
 )
-from drmlib.inversion import drmguard_published, neural_cleanse
+from drmlib.inversion import drmguard_published, mesa, mesa_networks, neural_cleanse
 from drmlib.models.autoencoder import Autoencoder
 from drmlib.models.small_cnn import SmallCNN
 from tests import contracts
@@ -47,6 +48,8 @@ AWARE = input_aware.InputAware(
     Autoencoder(width=4, made=1, generator=rng.stream(0, "mask")).eval(),
 )
 WARP = wanet.warp(height=SIDE, width=SIDE, generator=rng.stream(0, "wanet"))
+
+MAKERS = mesa_networks.Generators(2, 27, noise=8, width=8, generator=rng.stream(0, "makers")).eval()
 
 # One trigger of each class that maps images to images, for images (n, 3, SIDE, SIDE).
 TRIGGERS = {
@@ -72,6 +75,7 @@ TRIGGERS = {
     ),
     "attacks.learned.Learned": learned.Learned(lira.Perturbation(Autoencoder(width=4, generator=rng.stream(0)), 0.1)),
     "attacks.refool.Refool": refool.reflections(BANK, count=4, generator=rng.stream(0, "refool")),
+    "attacks.roaming_patch.RoamingPatch": roaming_patch.binary(170),
     "attacks.rotation.Rotation": rotation.Rotation(),
     "attacks.rotation.RandomRotation": rotation.RandomRotation(),
     "attacks.sig.Sig": sig.sinusoid(height=SIDE, width=SIDE),
@@ -82,6 +86,7 @@ TRIGGERS = {
     "inversion.drmguard_published.Damped": drmguard_published.Damped(
         badnets.grid(height=SIDE, width=SIDE), torch.linspace(0, 1, SIDE).expand(SIDE, SIDE)
     ),
+    "inversion.mesa.Patches": mesa.Patches(MAKERS, (3, 3, 3), torch.tensor([0.3, 0.7])),
     "inversion.neural_cleanse.MaskedPattern": neural_cleanse.MaskedPattern(
         torch.linspace(0, 1, SIDE).expand(1, SIDE, SIDE), torch.full((3, SIDE, SIDE), 0.7)
     ),
