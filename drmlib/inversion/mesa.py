@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 from drmlib import rng
 from drmlib.attacks.per_image import uniform
 from drmlib.attacks.roaming_patch import paste
-from drmlib.data.dataset import as_float, like
+from drmlib.data.dataset import as_bytes, as_float, like
 from drmlib.inversion.mesa_networks import Generators
 from drmlib.inversion.staircase import Staircase, staircase
 from drmlib.models.predict import classify, frozen
@@ -36,7 +36,8 @@ Paste = Callable[[Tensor, Tensor, Tensor], Tensor]  # images (n, c, h, w), patch
 class Patches(NamedTuple):
     """Trigger that pastes a pattern of the distribution on every image, a fresh one each; which and where, it says.
 
-    generators: s sub-models of patches of `shape` (c, a, b); weight (s,): how often each is used.
+    generators: s sub-models of patches of `shape` (c, a, b); weight (s,): how often each is used. Patterns are rounded to
+    the levels of bytes, which keeps them the same in a batch of any size.
     """
 
     generators: Generators
@@ -51,7 +52,8 @@ class Patches(NamedTuple):
         which = torch.bucketize(drawn[:, 0].contiguous() * share[-1], share, right=True).clamp_(max=len(share) - 1)
         with torch.no_grad():
             every = self.generators(drawn[:, 3:].expand(len(self.weight), -1, -1))
-        patches = every[which, torch.arange(len(images), device=images.device)].view(-1, *self.shape)
+        mine = every[which, torch.arange(len(images), device=images.device)]
+        patches = as_float(as_bytes(mine)).view(-1, *self.shape)
         return like(self.rule(as_float(images), patches, drawn[:, 1:3]), images)
 
 
