@@ -36,8 +36,8 @@ Paste = Callable[[Tensor, Tensor, Tensor], Tensor]  # images (n, c, h, w), patch
 class Patches(NamedTuple):
     """Trigger that pastes a pattern of the distribution on every image, a fresh one each; which and where, it says.
 
-    generators: s sub-models of patches of `shape` (c, a, b); weight (s,): how often each is used. Patterns are rounded to
-    the levels of bytes, which keeps them the same in a batch of any size.
+    generators: s sub-models of patches of `shape` (c, a, b); weight (s,): how often each is used. Patterns are rounded
+    to the levels of bytes, which keeps them the same in a batch of any size.
     """
 
     generators: Generators
