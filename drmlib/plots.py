@@ -92,16 +92,23 @@ def intervals(rows: Mapping[str, Estimate], label: str, *, bounds: Sequence[floa
     return figure
 
 
-def strips(groups: Mapping[str, Sequence[float]], label: str, *, threshold: float | None = None) -> Figure:
-    """Every value of every group as a marker on the group's own line, with the threshold as a dashed line."""
+def strips(
+    groups: Mapping[str, Sequence[float]], label: str, *, threshold: float | None = None, least: float | None = None
+) -> Figure:
+    """Every value of every group as a marker on the group's own line, with the threshold as a dashed line.
+
+    least: on a logarithmic axis, where smaller values are drawn at `least`.
+    """
     figure = Figure(figsize=(6.4, 0.9 + 0.45 * len(groups)), layout="constrained")
     axis = figure.subplots()
     for y, (values, marker, colour) in enumerate(zip(groups.values(), cycle(MARKERS), cycle(colours(len(groups))))):
-        axis.plot(list(values), [y] * len(values), marker, color=colour, ms=8, alpha=0.85)
+        shown = list(values) if least is None else [max(value, least) for value in values]
+        axis.plot(shown, [y] * len(shown), marker, color=colour, ms=8, alpha=0.85)
     if threshold is not None:
         axis.axvline(threshold, ls="--", color="0.2", label=f"threshold {threshold:.3g}")
         axis.legend(loc="best", fontsize=8)
     axis.set(yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.5, -0.5), xlabel=label)
+    axis.set_xscale("linear" if least is None else "log")
     axis.grid(axis="x", alpha=0.3)
     return figure
 
@@ -222,15 +229,16 @@ def clouds(
     *,
     mark: Sequence[float] | None = None,
     mark_name: str = "attacker's target",
+    same_scale: bool = True,
 ) -> Figure:
-    """Named clouds of points (n, 2); `mark` is a cross, called `mark_name`."""
+    """Named clouds of points (n, 2); `mark` is a cross, called `mark_name`; same_scale: of both axes."""
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axis = figure.subplots()
     for (name, cloud), marker, colour in zip(points.items(), MARKERS, colours(len(points)), strict=False):
         axis.plot(*cloud.cpu().numpy().T, marker, ms=3, alpha=0.6, color=colour, label=name)
     if mark is not None:
         axis.plot(*mark, "x", ms=14, mew=3, color="black", label=mark_name)
-    axis.set(xlabel=x_label, ylabel=y_label, aspect="equal")
+    axis.set(xlabel=x_label, ylabel=y_label, aspect="equal" if same_scale else "auto")
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return figure

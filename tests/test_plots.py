@@ -54,6 +54,11 @@ def test_what_has_no_neighbour_is_still_seen_in_the_corner_figure():
     assert line.get_xdata().tolist() == pytest.approx([10 / 30, 20])
 
 
+def test_zeros_are_seen_on_a_logarithmic_strip():
+    axis = plots.strips({"a": [0.0, 0.5]}, "rate", least=1e-3).axes[0]
+    assert axis.get_xscale() == "log" and axis.lines[0].get_xdata()[0] == 1e-3
+
+
 def test_a_grid_has_one_axis_an_image_and_its_title():
     figure = plots.image_grid(IMAGES, ["one", "two"], columns=3)
     assert [axis.get_title() for axis in figure.axes[:3]] == ["one", "two", ""]
