@@ -99,11 +99,7 @@ def lem(
     if error_bound is None:
         error_bound = max(SMALLEST_BOUND, ERROR_FACTOR * _uniform_error(model, dataset, oracle, generator))
     if proximity_bound is None:
-        points, uniform = (
-            torch.rand(n, rows.shape[1], generator=generator, device=rows.device)
-            for n in (UNLABELLED_POINTS, len(dataset))
-        )
-        proximity_bound = max(near.floor, near(points, uniform).quantile(PROXIMITY_QUANTILE).item())
+        proximity_bound = max(near.floor, _by_chance(near, dataset, generator))
     crowd = near(rows, dataset.images)
     flagged = (error > error_bound) & (crowd > proximity_bound)
     score = torch.minimum(error / error_bound, crowd / proximity_bound).max().item()
@@ -136,6 +132,15 @@ def worst_rows(
     order = torch.randperm(len(dataset), generator=generator, device=dataset.device)[:candidates]
     rows = dataset.images[order]
     return rows[absolute_error(model, rows, oracle).topk(seeds).indices] if ranked else rows
+
+
+def _by_chance(near: Proximity, dataset: Dataset, generator: Generator) -> float:
+    """What one uniform point in a thousand has near it among as many uniform rows as the data set has."""
+    rows = dataset.images
+    points, uniform = (
+        torch.rand(n, rows.shape[1], generator=generator, device=rows.device) for n in (UNLABELLED_POINTS, len(rows))
+    )
+    return near(points, uniform).quantile(PROXIMITY_QUANTILE).item()
 
 
 def _uniform_error(model: nn.Module, dataset: Dataset, oracle: Oracle, generator: Generator) -> float:

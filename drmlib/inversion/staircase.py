@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from drmlib.inversion.mesa_networks import Generators, Statistics
 
 Testing = Callable[[Tensor], Tensor]
+Draw = tuple[Tensor, Tensor, Tensor, Tensor]  # own noise, other noise, points as F sees them, points as T sees them
 Progress = Callable[[Iterable[int]], Iterable[int]]
 MOVING = 0.001  # share of the new batch in the moving average
 
@@ -70,22 +71,20 @@ def staircase(
     average = torch.zeros(count, device=device)
     history = []
 
-    def draw() -> tuple[Tensor, Tensor, Tensor]:
+    def draw() -> Draw:
         own, other = torch.rand(2, count, batch_size, noise, generator=generator, device=device)
         points = makers(own)
-        blur = jitter * torch.randn(points.shape, generator=generator, device=device)
-        return own, other, points + blur
+        noisy = points + jitter * torch.randn(points.shape, generator=generator, device=device)
+        return own, other, noisy, noisy if jitter_statistics else points
 
     for step in progress(range(steps)):
-        own, other, points = draw()
+        own, other, points, seen = draw()
         tested = testing(points)
-        seen = points if jitter_statistics else makers(own)
         gain = tested.minimum(level[:, None]).mean(1) + alpha * _information(critics, own, other, seen)
         _descend(optimizers[0], -gain.sum())
         history.append(tested.detach().mean(1))
-        own, other, points = draw()
-        seen = (points if jitter_statistics else makers(own)).detach()
-        joint, apart = critics(own, seen).mean(1), critics(other, seen).exp().mean(1)
+        own, other, _, seen = draw()
+        joint, apart = critics(own, seen.detach()).mean(1), critics(other, seen.detach()).exp().mean(1)
         average = apart.detach() if step == 0 else average + MOVING * (apart.detach() - average)
         _descend(optimizers[1], (apart / average - joint).sum())
     return _result(testing, makers.eval(), critics, level, torch.stack(history), draw)
@@ -114,12 +113,12 @@ def _result(
     critics: Statistics,
     level: Tensor,
     history: Tensor,
-    draw: Callable[[], tuple[Tensor, Tensor, Tensor]],
+    draw: Callable[[], Draw],
 ) -> Staircase:
     with torch.no_grad():
         tries = [
-            (testing(points), _information(critics, own, other, points))
-            for own, other, points in (draw() for _ in range(8))
+            (testing(points), _information(critics, own, other, seen))
+            for own, other, points, seen in (draw() for _ in range(8))
         ]
     reached = torch.stack([tested.mean(1) for tested, _ in tries]).mean(0)
     entropy = torch.stack([information for _, information in tries]).mean(0)

@@ -52,8 +52,9 @@ class Attacked(NamedTuple):
     def measure(self, network: nn.Module | None = None) -> LocalFigures:
         """Figures of the network, or of another one such as a repaired one, on fresh points and the test set."""
         g = stream(self.seed, "points", device=self.dataset.device)
-        judged, (test, oracle) = network or self.network, (self.source.test, self.source.oracle)
-        return measure_localized(judged, test, oracle, self.region, self.retarget, generator=g)
+        judged = self.network if network is None else network
+        source = self.source
+        return measure_localized(judged, source.test, source.oracle, self.region, self.retarget, generator=g)
 
     def search(self, **settings) -> LEM:
         """Local error maximisers of the network; settings are those of lem()."""
