@@ -1,9 +1,9 @@
 """What MESA finds and removes, pattern by pattern: `python -m benchmarks.mesa --patterns 170 21 99 14 186 --colours 3`.
 
 For each roaming patch: the attack, the class that the generators point to, and attack success and clean accuracy after
-retraining with each arm of drmlib.lab.mesa_arms. The paper's sizes on CIFAR-10 are
-`--dataset cifar10 --profile standard --train 50000 --clean 8000 --test 2000 --rate 0.01 --epochs 10 --batch 128
---share 0.0078` (one image of each batch).
+retraining with each arm of drmlib.lab.mesa_arms. The paper's sizes on CIFAR-10, and its attacker who fine-tunes a clean
+model, are `--dataset cifar10 --profile standard --train 50000 --clean 8000 --test 2000 --fine-tuned --rate 0.01
+--rounds 10 --epochs 10 --batch 128 --share 0.0078` (one image of each batch).
 """
 
 import argparse

@@ -4,6 +4,7 @@ Beside the distribution of triggers: the true one (the ideal), patches of the im
 triggers that remove the backdoor, or any retraining?), and single inverted ones (the paper's baseline).
 """
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -34,9 +35,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def backdoored(
-    source: Material, trigger: RoamingPatch, label: int, *, rate: float, rounds: int, seed: int, name: str
+    source: Material,
+    trigger: RoamingPatch,
+    label: int,
+    *,
+    rate: float,
+    rounds: int,
+    seed: int,
+    name: str,
+    start: nn.Module | None = None,
 ) -> nn.Module:
     """A model trained for `rounds` epochs, each on source.train poisoned anew: other samples, other places.
+
+    start: a clean model, a copy of which is trained further, as the authors' attacker does; a new model without it.
 
     The authors poison afresh in every epoch too. With one poisoned set for all epochs random colours are hardly
     learned. The rounds lie in memory end to end, so that one training sees them: rounds times the training set.
@@ -48,7 +59,8 @@ def backdoored(
         drawn = poison(clean, trigger._replace(seed=k), AllToOne(label), rate=rate, generator=g).dataset
         here = slice(k * len(clean), (k + 1) * len(clean))
         whole.images[here], whole.targets[here] = drawn.images, drawn.targets
-    model, order = untrained(source, seed=seed), stream(seed, "victim", "order", device=clean.device)
+    model = untrained(source, seed=seed) if start is None else copy.deepcopy(start)
+    order = stream(seed, "victim", "order", device=clean.device)
     recipe = replace(source.recipe, epochs=1)
     cached_fit(model, whole, recipe, generator=order, progress=progress(f"train {name}"))
     return model

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from drmlib.data.dataset import Dataset
 from drmlib.mitigation.fine_tune import fine_tune
+from drmlib.mitigation.image_loss import seeing_images
 from drmlib.models.maps import conv_blocks
 from drmlib.training.fit import Progress, Recipe, fit
 
@@ -59,7 +60,8 @@ def nad(
     student = copy.deepcopy(model)
     distillation = _Distillation(student, teacher, layers, betas, power, recipe.loss)
     try:
-        fit(student, dataset, replace(recipe, loss=distillation), generator=generator, progress=progress)
+        with seeing_images(student, distillation) as loss:
+            fit(student, dataset, replace(recipe, loss=loss), generator=generator, progress=progress)
     finally:
         distillation.let_go()
     return student
@@ -75,9 +77,9 @@ def attention(maps: Tensor, *, power: float = 2.0) -> Tensor:
 
 
 class _Distillation:
-    """The student's loss of (outputs, targets), which also compares what both models' layers did with its images.
+    """The student's loss of (images, outputs, targets), which also compares what both models' layers do with images.
 
-    Hooks note the images that the student saw last and the maps of either model, until let_go().
+    Hooks note the maps of either model, until let_go().
     """
 
     def __init__(
@@ -93,14 +95,12 @@ class _Distillation:
         self.pairs = list(zip(layers(student), layers(teacher), strict=True))
         if len(self.pairs) != len(betas):
             raise ValueError(f"expected one beta a layer, got {len(betas)} betas and {len(self.pairs)} layers")
-        self.images = torch.empty(0)
         self.maps: dict[nn.Module, Tensor] = {}
         self.handles = [module.register_forward_hook(self._note) for pair in self.pairs for module in pair]
-        self.handles.append(student.register_forward_pre_hook(self._see))
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
         with torch.no_grad():
-            self.teacher(self.images)
+            self.teacher(images)
         total = self.loss(outputs, targets)
         for beta, (mine, hers) in zip(self.betas, self.pairs, strict=True):
             looks, should = (attention(self.maps[module], power=self.power) for module in (mine, hers))
@@ -110,9 +110,6 @@ class _Distillation:
     def let_go(self) -> None:
         for handle in self.handles:
             handle.remove()
-
-    def _see(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.images = args[0]
 
     def _note(self, module: nn.Module, args: Any, output: Tensor) -> None:
         self.maps[module] = output

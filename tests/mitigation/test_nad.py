@@ -47,8 +47,8 @@ def test_the_loss_by_hand():
     """
     student, teacher = one_convolution(0.0), one_convolution(-3.0)
     loss = _Distillation(student, teacher, list, (10.0,), 2.0, lambda outputs, targets: targets.sum())
-    outputs = student(torch.tensor([[[[3.0, 4.0]]]]))
-    value = loss(outputs, torch.tensor([7.0]))
+    images = torch.tensor([[[[3.0, 4.0]]]])
+    value = loss(images, student(images), torch.tensor([7.0]))
     assert value.item() == pytest.approx(8.28424, abs=1e-4)
     value.backward()
     assert student[0].bias.grad.abs() > 0 and teacher[0].bias.grad is None
