@@ -58,12 +58,21 @@ def strongest_tolerable(
 ) -> nn.Module:
     """repair(level) of the last of `levels`, given weakest first, before one whose error on `judging` is too high.
 
-    If the first is, a copy of `model`.
+    If the first is, a copy of `model`. A repair that raises FloatingPointError, as training does that diverges, is too
+    strong too.
     """
     given = copy.deepcopy(model).to(judging.device).eval()
     limit = tolerance.limit(mean_error(given, judging), judging.task)
-    good = takewhile(lambda candidate: mean_error(candidate, judging) <= limit, map(repair, levels))
+    good = takewhile(lambda candidate: mean_error(candidate, judging) <= limit, _until_divergence(repair, levels))
     return deque(chain([given], good), maxlen=1).pop()
+
+
+def _until_divergence(repair: Callable[[float], nn.Module], levels: Sequence[float]) -> Iterator[nn.Module]:
+    for level in levels:
+        try:
+            yield repair(level)
+        except FloatingPointError:
+            return
 
 
 def hold_out(dataset: Dataset, share: float, *, generator: Generator) -> tuple[Dataset, Dataset]:
