@@ -58,21 +58,34 @@ def strongest_tolerable(
 ) -> nn.Module:
     """repair(level) of the last of `levels`, given weakest first, before one whose error on `judging` is too high.
 
-    If the first is, a copy of `model`. A repair that raises FloatingPointError, as training does that diverges, is too
-    strong too.
+    If the first is, a copy of `model`.
     """
+    repaired = (candidate for _, candidate in tolerable(model, repair, levels, judging, tolerance=tolerance))
     given = copy.deepcopy(model).to(judging.device).eval()
-    limit = tolerance.limit(mean_error(given, judging), judging.task)
-    good = takewhile(lambda candidate: mean_error(candidate, judging) <= limit, _until_divergence(repair, levels))
-    return deque(chain([given], good), maxlen=1).pop()
+    return deque(chain([given], repaired), maxlen=1).pop()
 
 
-def _until_divergence(repair: Callable[[float], nn.Module], levels: Sequence[float]) -> Iterator[nn.Module]:
+def tolerable(
+    model: nn.Module,
+    repair: Callable[[float], nn.Module],
+    levels: Sequence[float],
+    judging: Dataset,
+    *,
+    tolerance: Tolerance = TOLERANCE,
+) -> Iterator[tuple[float, nn.Module]]:
+    """Each of `levels`, given weakest first, with repair(level), before the first whose error on `judging` is too high.
+
+    A repair that raises FloatingPointError, as training does that diverges, is too strong.
+    """
+    limit = tolerance.limit(mean_error(copy.deepcopy(model).to(judging.device).eval(), judging), judging.task)
     for level in levels:
         try:
-            yield repair(level)
+            candidate = repair(level)
         except FloatingPointError:
             return
+        if mean_error(candidate, judging) > limit:
+            return
+        yield level, candidate
 
 
 def hold_out(dataset: Dataset, share: float, *, generator: Generator) -> tuple[Dataset, Dataset]:
