@@ -44,7 +44,8 @@ def test_every_repair_returns_a_copy_that_still_answers(regression):
 
 def test_at_least_ten_repairs_and_two_of_them_speak_of_classes():
     every, classes = (set(repairs.repairs_for(suspected(regression).clean)) for regression in (True, False))
-    assert len(every) >= 10 and classes - every == {"NPD", "SAU"}
+    chosen = {f"{name}, rate by clean error" for name in ("NPD", "SAU")}
+    assert len(every) >= 10 and classes - every == {"NPD", "SAU"} | chosen
     with pytest.raises(ValueError, match="SAU"):
         repairs.repair("SAU", suspected(True))
 
