@@ -1,9 +1,10 @@
 """What every repair does to every attack: `python -m benchmarks.repair signs --attacks grid blend wanet`.
 
-A row for each attack, model and repair, all with the same clean samples: figures before and after, and seconds. For a
-classifier clean accuracy, attack success rate, robust accuracy; for a regressor clean error, attack error and defended
-attack error in degrees. The rows "unlearning, true trigger" know what no defender does. benchmarks/repair.md has what
-came of it; what the search for a regressor's trigger adds, with other targets, is in benchmarks/drmguard.md.
+A row for each attack, model and repair, all with the same clean samples: figures and seconds. For a classifier clean
+accuracy, attack success rate, robust accuracy and the defence effectiveness rating (1/2: nothing changed); for a
+regressor clean error, attack error and defended attack error in degrees. The rows "unlearning, true trigger" know what
+no defender does. benchmarks/repair.md has what came of it; what the search for a regressor's trigger adds, with other
+targets, is in benchmarks/drmguard.md.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from drmlib.data.dataset import Dataset
 from drmlib.lab import attacks, repairs, session, victims
 from drmlib.lab.repairs import Repaired, Suspected
 from drmlib.lab.staging import Staged
-from drmlib.metrics import Estimate
+from drmlib.metrics import Estimate, defence_effectiveness_rating
 from drmlib.mitigation.fine_tune import repair_recipe
 
 TARGETS = {"gaze": ConstantVector(degrees(12, -15)), "head_pose": ConstantVector(degrees(-30, 15, 10))}
@@ -44,10 +45,19 @@ def figures(staged: Staged, model: nn.Module, test: Dataset) -> list[Estimate]:
     return found
 
 
-def row(attack: str, seed: int, way: str, found: list[Estimate], seconds: float, *, digits: int) -> str:
-    """A row of the table, with 95 % intervals."""
+def cells(found: list[Estimate], before: list[Estimate], *, regression: bool) -> list[str]:
+    """The figures with 95 % intervals; for a classifier also the rating of the repair."""
+    digits = 2 if regression else 3
     texts = [f"{one.value:.{digits}f} ({one.low:.{digits}f}–{one.high:.{digits}f})" for one in found]
-    return f"| {attack} {seed} | {way} | {' | '.join(texts)} | {seconds:.0f} |"
+    if regression:
+        return texts
+    rating = defence_effectiveness_rating(
+        accuracy_before=before[0].value,
+        accuracy_after=found[0].value,
+        success_before=before[1].value,
+        success_after=found[1].value,
+    )
+    return [*texts, f"{rating:.3f}"]
 
 
 def main() -> None:
@@ -68,10 +78,11 @@ def main() -> None:
             staged = attacks.stage(attack, source, retarget, profile=given.profile, seed=seed, rate=rate)
             model = victims.victim(source, staged.poisoned.dataset, seed=seed, name=attack)
             suspected = Suspected(model, source.defender, repair_recipe(source.recipe), seed)
+            before = figures(staged, model, source.test)
             for way, repaired in ways(staged, suspected, names):
                 found = figures(staged, repaired.model, source.test)
-                digits = 2 if source.test.task.is_regression else 3
-                print(row(attack, seed, way, found, repaired.seconds, digits=digits), flush=True)
+                texts = cells(found, before, regression=source.test.task.is_regression)
+                print(f"| {attack} {seed} | {way} | {' | '.join(texts)} | {repaired.seconds:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

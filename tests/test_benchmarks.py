@@ -41,7 +41,13 @@ def test_each_benchmark_runs(run, arguments, rows):
     assert len(measured) == rows and all(row.ratio > 0 for row in measured)
 
 
-def test_a_row_of_the_repairs_has_the_figures_and_their_intervals():
-    found = [Estimate(0.5, 0.25, 0.75, 4), Estimate(1.0, 0.9, 1.0, 9)]
-    expected = "| grid 0 | NAD | 0.50 (0.25–0.75) | 1.00 (0.90–1.00) | 12 |"
-    assert repair.row("grid", 0, "NAD", found, 12.3, digits=2) == expected
+def test_the_cells_of_a_repair_have_figures_with_intervals_and_its_rating():
+    """Success falls by 0.8 and accuracy by 0.1: (0.8 - 0.1 + 1) / 2 = 0.85. A regressor is not rated."""
+    before = [Estimate(1.0, 0.9, 1.0, 9), Estimate(1.0, 0.9, 1.0, 9)]
+    found = [Estimate(0.9, 0.8, 0.95, 9), Estimate(0.2, 0.1, 0.4, 9)]
+    assert repair.cells(found, before, regression=False) == [
+        "0.900 (0.800–0.950)",
+        "0.200 (0.100–0.400)",
+        "0.850",
+    ]
+    assert repair.cells(found, before, regression=True) == ["0.90 (0.80–0.95)", "0.20 (0.10–0.40)"]

@@ -60,10 +60,32 @@ def strongest_tolerable(
 
     If the first is, a copy of `model`.
     """
+    repaired = (candidate for _, candidate in tolerable(model, repair, levels, judging, tolerance=tolerance))
     given = copy.deepcopy(model).to(judging.device).eval()
-    limit = tolerance.limit(mean_error(given, judging), judging.task)
-    good = takewhile(lambda candidate: mean_error(candidate, judging) <= limit, map(repair, levels))
-    return deque(chain([given], good), maxlen=1).pop()
+    return deque(chain([given], repaired), maxlen=1).pop()
+
+
+def tolerable(
+    model: nn.Module,
+    repair: Callable[[float], nn.Module],
+    levels: Sequence[float],
+    judging: Dataset,
+    *,
+    tolerance: Tolerance = TOLERANCE,
+) -> Iterator[tuple[float, nn.Module]]:
+    """Each of `levels`, given weakest first, with repair(level), before the first whose error on `judging` is too high.
+
+    A repair that raises FloatingPointError, as training does that diverges, is too strong.
+    """
+    limit = tolerance.limit(mean_error(copy.deepcopy(model).to(judging.device).eval(), judging), judging.task)
+    for level in levels:
+        try:
+            candidate = repair(level)
+        except FloatingPointError:
+            return
+        if mean_error(candidate, judging) > limit:
+            return
+        yield level, candidate
 
 
 def hold_out(dataset: Dataset, share: float, *, generator: Generator) -> tuple[Dataset, Dataset]:

@@ -52,6 +52,20 @@ def test_the_strongest_tolerable_repair_is_returned(regression):
     assert kept is not model and torch.equal(kept.head.weight, model.head.weight)
 
 
+def test_a_repair_that_diverges_is_too_strong():
+    """The second level never comes back, and the third is not tried: the first is the last tolerable one."""
+    model, data, asked = PlantedChannel(regression=False), dim_images(30, regression=False), []
+
+    def repair(level):
+        asked.append(level)
+        if level == 2:
+            raise FloatingPointError("loss is nan")
+        return without(model, 1)
+
+    found = strongest_tolerable(model, repair, (1, 2, 3), data)
+    assert asked == [1, 2] and torch.equal(found.head.weight, without(model, 1).head.weight)
+
+
 def test_the_mean_error_by_hand():
     """PlantedChannel is right on every dim image of its labels; with the labels moved on by one it is always wrong."""
     data = dim_images(9, regression=False)
