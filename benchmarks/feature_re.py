@@ -2,7 +2,7 @@
 
 Not speed but effect. For each attack the mixed value of the attacked class, 0, and of --others, with the mask over the
 last map before the pooling of SmallCNN. Models are trained, or come from the cache; a line of JSON for every model.
-About a minute a class on one core.
+About a minute a class on one core. The figures are in the README's table.
 """
 
 import argparse

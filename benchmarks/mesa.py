@@ -3,11 +3,13 @@
 For each roaming patch: the attack, the class that the generators point to, and attack success and clean accuracy after
 retraining with each arm of drmlib.lab.mesa_arms. The paper's sizes on CIFAR-10, and its attacker who fine-tunes a clean
 model, are `--dataset cifar10 --profile standard --train 50000 --clean 8000 --test 2000 --fine-tuned --rate 0.01
---rounds 10 --epochs 10 --batch 128 --share 0.0078` (one image of each batch).
+--rounds 10 --epochs 10 --batch 100 --share 0.01`.
 """
 
 import argparse
 from dataclasses import replace
+
+import torch
 
 from drmlib.attacks.roaming_patch import binary, coloured
 from drmlib.inversion.mesa import class_success
@@ -24,12 +26,17 @@ def main() -> None:
     parser.add_argument("--colours", type=int, default=3)
     parser.add_argument("--rate", type=float, default=0.1)
     parser.add_argument("--rounds", type=int, default=20, help="epochs of the attacker's training")
+    parser.add_argument("--fine-tuned", action="store_true", help="the attacker starts from a clean model, not anew")
+    parser.add_argument("--attack-batch", type=int, help="of the clean and the attacker's training; the recipe's else")
+    parser.add_argument("--bfloat16", action="store_true", help="train in mixed precision")
     parser.add_argument("--train", type=int, help="training samples; the profile's unless given")
     parser.add_argument("--clean", type=int, help="the defender's samples")
     parser.add_argument("--test", type=int, help="test samples")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of retraining")
     parser.add_argument("--batch", type=int, default=BATCH_SIZE, help="of retraining")
-    parser.add_argument("--share", type=float, default=0.1, help="of each retraining batch that carries a trigger")
+    parser.add_argument("--share", nargs="+", type=float, default=[0.1], help="of each retraining batch with a trigger")
+    parser.add_argument("--learning-rate", type=float, help="peak of retraining; else a repair's")
+    parser.add_argument("--live-norms", action="store_true", help="batch norm learns from the defender's samples too")
     parser.add_argument("--restarts", type=int, default=3, help="of points and of distributions")
     parser.add_argument("--few-arms", action="store_true", help="without single levels and the unknown size")
     parser.add_argument("--detect", type=int, default=2, help="patterns on which the class is searched for too")
@@ -38,11 +45,17 @@ def main() -> None:
     given = parser.parse_args()
     source = _material(given)
     images, settings = source.defender.images, mesa_arms.SETTINGS[given.profile]
-    recipe = replace(repair_recipe(source.recipe), epochs=given.epochs, batch_size=given.batch)
+    recipe = replace(
+        repair_recipe(source.recipe), epochs=given.epochs, batch_size=given.batch, frozen_norms=not given.live_norms
+    )
+    if given.learning_rate:
+        recipe = replace(recipe, learning_rate=given.learning_rate)
     hidden = {str(code): binary(code) for code in given.patterns}
     hidden |= {f"colour {k}": coloured(generator=stream(k, "colour")) for k in range(given.colours)}
+    start = victims.victim(source, source.train, seed=0, name="clean") if given.fine_tuned else None
+    attack = {"rate": given.rate, "rounds": given.rounds, "seed": 0, "start": start}
     for number, (name, trigger) in enumerate(hidden.items()):
-        model = mesa_arms.backdoored(source, trigger, 0, rate=given.rate, rounds=given.rounds, seed=0, name=name)
+        model = mesa_arms.backdoored(source, trigger, 0, name=name, **attack)
         if number < given.detect:
             g = stream(0, "scan", device=images.device)
             success = class_success(model, images, len(source.train.task.outputs), generator=g, **settings)
@@ -50,10 +63,12 @@ def main() -> None:
         triggers = mesa_arms.arms(model, images, trigger, 0, restarts=given.restarts, seed=0, **settings)
         if not given.few_arms:
             triggers |= mesa_arms.further_arms(model, images, trigger, 0, seed=0, **settings)
-        found = mesa_arms.retrained(model, source, triggers, trigger, 0, recipe=recipe, share=given.share, seed=0)
-        for arm, figures in found.items():
-            rates = ", ".join(f"{f.attack_success_rate.value:.3f}" for f in figures)
-            print(f"| {name} | {arm} | {rates} | {min(f.clean_accuracy.value for f in figures):.3f} |", flush=True)
+        for share in given.share:
+            found = mesa_arms.retrained(model, source, triggers, trigger, 0, recipe=recipe, share=share, seed=0)
+            for arm, figures in found.items():
+                rates = ", ".join(f"{f.attack_success_rate.value:.3f}" for f in figures)
+                clean = min(f.clean_accuracy.value for f in figures)
+                print(f"| {name} | {share:g} | {arm} | {rates} | {clean:.3f} |", flush=True)
 
 
 def _material(given: argparse.Namespace) -> Material:
@@ -61,7 +76,10 @@ def _material(given: argparse.Namespace) -> Material:
     train, clean, test = given.train or sizes.train, given.clean or sizes.defender, given.test or sizes.test
     photo_train = given.train or sizes.photo_train
     sizes = sizes._replace(train=train, photo_train=photo_train, defender=clean, test=test)
-    return victims.DATASETS[given.dataset](sizes, 0, session.device(given.device))
+    source = victims.DATASETS[given.dataset](sizes, 0, session.device(given.device))
+    batch = given.attack_batch or source.recipe.batch_size
+    autocast = torch.bfloat16 if given.bfloat16 else None
+    return source._replace(recipe=replace(source.recipe, batch_size=batch, autocast=autocast))
 
 
 if __name__ == "__main__":

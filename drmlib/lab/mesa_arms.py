@@ -47,7 +47,8 @@ def backdoored(
 ) -> nn.Module:
     """A model trained for `rounds` epochs, each on source.train poisoned anew: other samples, other places.
 
-    start: a clean model, a copy of which is trained further, as the authors' attacker does; a new model without it.
+    start: a clean model, a copy of which is trained further without augmentation, as the authors' attacker does; else a
+    new model is trained by source.recipe.
 
     The authors poison afresh in every epoch too. With one poisoned set for all epochs random colours are hardly
     learned. The rounds lie in memory end to end, so that one training sees them: rounds times the training set.
@@ -61,7 +62,7 @@ def backdoored(
         whole.images[here], whole.targets[here] = drawn.images, drawn.targets
     model = untrained(source, seed=seed) if start is None else copy.deepcopy(start)
     order = stream(seed, "victim", "order", device=clean.device)
-    recipe = replace(source.recipe, epochs=1)
+    recipe = replace(source.recipe, epochs=1, augment=source.recipe.augment if start is None else None)
     cached_fit(model, whole, recipe, generator=order, progress=progress(f"train {name}"))
     return model
 

@@ -76,3 +76,15 @@ def test_every_round_of_the_attacker_poisons_other_samples_in_other_places(sourc
     )
     both = poisoned[0] & poisoned[1]
     assert both.any() and not torch.equal(first[both], second[both]), "the same image, another place"
+
+
+def test_an_attacker_who_fine_tunes_starts_from_a_copy_of_the_clean_model(source, monkeypatch):
+    seen = []
+    monkeypatch.setattr(mesa_arms, "cached_fit", lambda model, whole, recipe, **_: seen.append(model))
+    start = SmallCNN(16, width=4, generator=stream(7))
+    attack = {"rate": 0.25, "rounds": 1, "seed": 0, "name": "white"}
+    for given in (start, None):
+        mesa_arms.backdoored(source, RoamingPatch(torch.ones(3, 3, 3)), 0, start=given, **attack)
+    tuned, anew = seen
+    assert tuned is not start and torch.equal(tuned.head.weight, start.head.weight)
+    assert not torch.equal(anew.head.weight, start.head.weight)
