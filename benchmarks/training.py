@@ -55,7 +55,8 @@ def _abl(n: int, epochs: int = 8) -> list[Row]:
 
     def defended() -> None:
         g = stream(0, "order")
-        abl(fresh(), data, small_recipes(recipe), share=max(0.01, 1.5 / n), policy=SMALL_POLICY, generator=g)
+        share = max(0.01, 1.5 / n)
+        abl(fresh(), data, small_recipes(recipe), share=share, one_target=True, policy=SMALL_POLICY, generator=g)
 
     def plain() -> None:
         fit(fresh(), data, recipe, generator=stream(0, "order"))
