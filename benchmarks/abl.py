@@ -63,7 +63,8 @@ def arms(name: str, staged: Staged, data: victims.Material, seed: int) -> str:
     }
     left |= {way: isolated.unlearned(data, dataset, tuned, "ABL", seed=seed) for way, tuned in without.items()}
     certain = without["ABL, not smoothed"]
-    left["the code's ascent, not smoothed"] = isolated.unlearned(data, dataset, certain, "the code's ascent", seed=seed)
+    way = "the code's ascent, stopped"
+    left[f"{way}, not smoothed"] = isolated.unlearned(data, dataset, certain, way, seed=seed)
     left["trained without the isolated"] = isolated.trained_without(data, dataset, start.isolated, seed=seed)
     return "\n".join(f"| {name} | {way} | {_pair(staged.measure(model, data.test))} |" for way, model in left.items())
 

@@ -90,16 +90,15 @@ def trained_without(source: Material, dataset: Dataset, isolated: Tensor, *, see
 
 
 def ways(loss: Loss) -> dict[str, Callable[..., Steps]]:
-    """What to do with isolated samples: ascent, ABL without one of its parts, and what the paper holds against it.
+    """What to do with isolated samples: ascent, beside others and alone, and what the paper holds against it.
 
-    The alternatives go on for all passes: what stops the ascent would stop some of them at once, and others never.
+    Ascent always has the stop rule: without, it goes on to a loss that is not finite. The alternatives, bounded below,
+    go on for all passes: the rule would stop some of them at once, and others never.
     """
     ascent, to_the_end = partial(isolated_steps, on_isolated=Uphill(loss)), SMALL_POLICY._replace(stop=never)
     return {
         "ABL": partial(ascent, policy=SMALL_POLICY),
-        "no others": partial(ascent, policy=SMALL_POLICY._replace(clean=0)),
-        "no stop": partial(ascent, policy=to_the_end),
-        "the code's ascent": partial(ascent, policy=AS_IN_CODE),
+        "the code's ascent, stopped": partial(ascent, policy=AS_IN_CODE._replace(stop=SMALL_POLICY.stop)),
         "label shuffling": partial(alternatives.shuffle_labels, policy=to_the_end),
         "self-learning": partial(alternatives.self_learn, policy=to_the_end),
         "label uniform": partial(alternatives.uniform_labels, policy=to_the_end),
