@@ -9,7 +9,8 @@ which keeps clean samples from sinking below gamma; the share p of the samples w
 is minimised. As in the authors' code, whose defaults these are, that is two phases: fine-tuning on the rest, and a few
 passes of ascent on the isolated samples alone; `clean` samples in each batch of the ascent give the joint objective.
 The paper names T_te = 20 epochs of 100, its code takes 10 + 60 + 5; here it is 20 + 60 + 5. Weight decay spares biases
-and norms, and a pass of ascent is a pass (the first of the code's five only tests).
+and norms, and a pass of ascent is a pass (the first of the code's five only tests). Ours, and off unless asked for:
+one_target, and what small_recipes and SMALL_POLICY change; benchmarks/abl.md says what each is worth.
 
 No figure here knows what is poisoned: how much of it was isolated is the evaluator's to say, from `isolated`.
 """
