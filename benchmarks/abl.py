@@ -1,33 +1,25 @@
 """Anti-Backdoor Learning against every attack, as rows of a table: `python -m benchmarks.abl signs --only grid blend`.
 
 Each attack is carried out as lab/attacks.py has it; a victim is trained plainly and another by ABL, from the same
-weights for the same epochs. Without --only, the ten attacks of the paper's Table 1. The defender sees the data set
-alone: isolation precision is worked out here, from the indices that ABL returns. benchmarks/abl.md has the figures.
+weights for the same epochs. Without --only, the ten attacks of the paper's Table 1. With --arms, what else could be
+done with the isolated samples, and ABL's own choices one by one. The defender sees the data set alone: isolation
+precision is worked out here, from the indices that ABL returns. benchmarks/abl.md has the figures.
 """
 
 import argparse
 import time
 
 from drmlib import metrics
-from drmlib.attacks.measure import ClassifierFigures, robust_accuracy
+from drmlib.attacks.measure import ClassifierFigures, RegressorFigures, robust_accuracy
 from drmlib.attacks.targets import AllToOne
-from drmlib.lab import attacks, session, victims
+from drmlib.lab import attacks, isolated, session, victims
 from drmlib.lab.staging import Staged
 from drmlib.rng import stream
-from drmlib.training.abl import SMALL_POLICY, ABLHistory, abl, small_recipes
+from drmlib.training.abl import SMALL_POLICY, abl, small_recipes
 
 TABLE_1 = "grid trojan blend input_aware sig label_consistent feature_collision dfst latent_backdoor composite".split()
 HEAD = "| attack | none: success / clean | ABL: success / clean | robust accuracy | DER | precision | steps | seconds |"
-
-
-def rows(dataset: str, names: list[str], profile: str, seed: int, device: str) -> None:
-    """Prints a row for each of the attacks `names`, the paper's ten by default, on one data set."""
-    data = victims.material(dataset, profile, seed=seed, device=session.device(device))
-    print(f"\n## {dataset}, {profile}, seed {seed}, {len(data.train)} training images\n\n{HEAD}", flush=True)
-    print("| --- " * HEAD.count(" | ") + "| --- |", flush=True)
-    for name in names or TABLE_1:
-        staged = attacks.stage(name, data, AllToOne(0), profile=profile, seed=seed)
-        print(row(name, staged, data, seed), flush=True)
+ARMS_HEAD = "| attack | arm | success / clean |"
 
 
 def row(name: str, staged: Staged, data: victims.Material, seed: int) -> str:
@@ -40,6 +32,7 @@ def row(name: str, staged: Staged, data: victims.Material, seed: int) -> str:
         staged.poisoned.dataset,
         small_recipes(data.recipe),
         policy=SMALL_POLICY,
+        one_target=True,
         generator=stream(seed, "abl", device=data.train.device),
     )
     after = staged.measure(model, data.test)
@@ -51,31 +44,53 @@ def row(name: str, staged: Staged, data: victims.Material, seed: int) -> str:
         success_after=after.attack_success_rate.value,
     )
     robust = robust_accuracy(model, data.test, staged.trigger, staged.retarget)
+    precision = metrics.rate(staged.poisoned.poison[found.isolated])
     return (
         f"| {name} | {_pair(before)} | {_pair(after)} | {robust.value:.3f} | {rating:.3f} "
-        f"| {precision(staged, found):.2f} | {len(found.ascent.loss)} | {time.perf_counter() - start:.0f} |"
+        f"| {precision.value:.2f} | {len(found.ascent.loss)} | {time.perf_counter() - start:.0f} |"
     )
 
 
-def precision(staged: Staged, found: ABLHistory) -> float:
-    """Share of the isolated samples that are poisoned: what the evaluator knows."""
-    return staged.poisoned.poison[found.isolated].double().mean().item()
+def arms(name: str, staged: Staged, data: victims.Material, seed: int) -> str:
+    """One attack: what is left of it after each way to go on from the same isolated samples, a row each."""
+    dataset, loss = staged.poisoned.dataset, data.recipe.loss
+    start = isolated.tuned(data, dataset, seed=seed)
+    left = {"fine-tuned, not unlearned": start.model}
+    left |= {way: isolated.unlearned(data, dataset, start, way, seed=seed) for way in isolated.ways(loss)}
+    without = {
+        "ABL, all labels": isolated.tuned(data, dataset, one_target=False, seed=seed),
+        "ABL, not smoothed": isolated.tuned(data, dataset, smooth=False, seed=seed),
+    }
+    left |= {way: isolated.unlearned(data, dataset, tuned, "ABL", seed=seed) for way, tuned in without.items()}
+    certain = without["ABL, not smoothed"]
+    way = "the code's ascent, stopped"
+    left[f"{way}, not smoothed"] = isolated.unlearned(data, dataset, certain, way, seed=seed)
+    left["trained without the isolated"] = isolated.trained_without(data, dataset, start.isolated, seed=seed)
+    return "\n".join(f"| {name} | {way} | {_pair(staged.measure(model, data.test))} |" for way, model in left.items())
 
 
-def _pair(figures: ClassifierFigures) -> str:
+def _pair(figures: ClassifierFigures | RegressorFigures) -> str:
+    assert isinstance(figures, ClassifierFigures)
     return f"{figures.attack_success_rate.value:.3f} / {figures.clean_accuracy.value:.3f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("datasets", nargs="+", choices=["signs", "cifar10", "cifar100", "gtsrb", "fashion_mnist"])
-    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--only", nargs="*", default=TABLE_1)
+    parser.add_argument("--arms", action="store_true", help="the other ways to go on from the isolated samples")
     parser.add_argument("--profile", default="quick", choices=list(victims.PROFILES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
+    head, rows = (ARMS_HEAD, arms) if given.arms else (HEAD, row)
     for dataset in given.datasets:
-        rows(dataset, given.only, given.profile, given.seed, given.device)
+        data = victims.material(dataset, given.profile, seed=given.seed, device=session.device(given.device))
+        print(f"\n## {dataset}, {given.profile}, seed {given.seed}, {len(data.train)} training images\n\n{head}")
+        print("| --- " * head.count(" | ") + "| --- |", flush=True)
+        for name in given.only:
+            staged = attacks.stage(name, data, AllToOne(0), profile=given.profile, seed=given.seed)
+            print(rows(name, staged, data, given.seed), flush=True)
 
 
 if __name__ == "__main__":

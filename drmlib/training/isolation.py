@@ -68,13 +68,18 @@ def isolate(
     share: float = 0.01,
     gamma: float = 0.5,
     ascent: Ascent = LocalAscent,
+    one_target: bool = False,
     generator: Generator,
     progress: Progress = iter,
 ) -> Isolation:
-    """Trains `model` in place by local ascent, then isolates the `share` of samples with the lowest recipe.loss."""
+    """Trains `model` in place by local ascent, then isolates the `share` of samples with the lowest recipe.loss.
+
+    one_target: of these only the samples of the label that most of them have; see of_one_label.
+    """
     history = fit_by_ascent(model, dataset, recipe, gamma=gamma, ascent=ascent, generator=generator, progress=progress)
     losses = sample_losses(model, dataset, recipe.loss)
-    return Isolation(lowest(losses, share), losses, history)
+    isolated = lowest(losses, share)
+    return Isolation(of_one_label(isolated, dataset.targets) if one_target else isolated, losses, history)
 
 
 def fit_by_ascent(
@@ -112,6 +117,18 @@ def lowest(losses: Tensor, share: float) -> Tensor:
             f"expected a share that isolates some of {len(losses)} samples and not all, got {share:g}, which is {count}"
         )
     return losses.argsort(stable=True)[:count]
+
+
+def of_one_label(isolated: Tensor, targets: Tensor) -> Tensor:
+    """Those of the indices isolated (m,) whose label, of targets (n,), most of them have, in the order they have.
+
+    The paper's second weakness: a backdoor is tied to one target class. Samples of other labels are clean ones that are
+    easy; to unlearn them costs their classes, and helps nothing.
+    """
+    labels = targets[isolated]
+    if labels.ndim != 1:
+        raise ValueError(f"expected one label a sample, got targets of shape {tuple(targets.shape)}; no class to tell")
+    return isolated[labels == labels.mode().values]
 
 
 def without(dataset: Dataset, isolated: Tensor) -> Dataset:

@@ -7,7 +7,16 @@ from torch.nn import functional as F
 from drmlib.models.small_cnn import SmallCNN
 from drmlib.rng import stream
 from drmlib.training.abl import paper_recipes
-from drmlib.training.isolation import Flooding, LocalAscent, SampleAscent, isolate, lowest, sample_losses, without
+from drmlib.training.isolation import (
+    Flooding,
+    LocalAscent,
+    SampleAscent,
+    isolate,
+    lowest,
+    of_one_label,
+    sample_losses,
+    without,
+)
 from tests.problems import Flat, colour_images, dim_images, marked_images
 
 RECIPE = replace(paper_recipes(learning_rate=0.02, batch_size=32).isolation, epochs=8)
@@ -111,6 +120,28 @@ def test_permuted_samples_have_permuted_losses():
     model = Flat(192, 4, generator=stream(0))
     losses = sample_losses(model, data, F.cross_entropy)
     torch.testing.assert_close(sample_losses(model, data[order], F.cross_entropy), losses[order])
+
+
+def test_of_one_label_by_hand():
+    """Labels 2, 1, 2, 2 of the isolated 4, 0, 3, 1: the first, third and fourth stay, in their order."""
+    targets = torch.tensor([1, 2, 0, 2, 2])
+    assert of_one_label(torch.tensor([4, 0, 3, 1]), targets).tolist() == [4, 3, 1]
+
+
+def test_targets_that_are_no_labels_have_no_class_to_keep():
+    with pytest.raises(ValueError, match=r"expected one label a sample, got targets of shape \(5, 2\)"):
+        of_one_label(torch.arange(3), torch.zeros(5, 2))
+
+
+def test_isolation_for_one_target_keeps_the_samples_of_the_label_that_most_have():
+    """Of the lowest half, far more than carry the mark, there are several labels."""
+    data, _ = marked_images(200, noise=0.8)
+    recipe, found = replace(RECIPE, epochs=1), {}
+    for only in (True, False):
+        model = SmallCNN(4, width=4, generator=stream(0, "weights"))
+        found[only] = isolate(model, data, recipe, share=0.5, one_target=only, generator=stream(0)).isolated
+    assert torch.equal(found[True], of_one_label(found[False], data.targets))
+    assert 0 < len(found[True]) < len(found[False]) == 100
 
 
 def test_the_lowest_by_hand():
