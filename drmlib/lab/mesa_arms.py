@@ -16,6 +16,7 @@ from drmlib.attacks.per_image import uniform
 from drmlib.attacks.poison import Trigger, poison
 from drmlib.attacks.roaming_patch import RoamingPatch, paste
 from drmlib.attacks.targets import AllToOne
+from drmlib.data.dataset import Dataset
 from drmlib.inversion.mesa import LEVELS, Patches, trigger_distribution
 from drmlib.inversion.point_triggers import point_triggers
 from drmlib.lab.cache import cached_fit
@@ -53,18 +54,25 @@ def backdoored(
     The authors poison afresh in every epoch too. With one poisoned set for all epochs random colours are hardly
     learned. The rounds lie in memory end to end, so that one training sees them: rounds times the training set.
     """
-    clean = source.train
+    whole = _poisoned_anew(source.train, trigger, label, rate=rate, rounds=rounds, seed=seed)
+    model = untrained(source, seed=seed) if start is None else copy.deepcopy(start)
+    order = stream(seed, "victim", "order", device=whole.device)
+    recipe = replace(source.recipe, epochs=1, augment=source.recipe.augment if start is None else None)
+    cached_fit(model, whole, recipe, generator=order, progress=progress(f"train {name}"))
+    return model
+
+
+def _poisoned_anew(
+    clean: Dataset, trigger: RoamingPatch, label: int, *, rate: float, rounds: int, seed: int
+) -> Dataset:
+    """`rounds` poisoned copies of `clean`, end to end."""
     whole = replace(clean, images=clean.images.repeat(rounds, 1, 1, 1), targets=clean.targets.repeat(rounds))
     for k in range(rounds):
         g = stream(seed, "poison", f"round {k}", device=clean.device)
         drawn = poison(clean, trigger._replace(seed=k), AllToOne(label), rate=rate, generator=g).dataset
         here = slice(k * len(clean), (k + 1) * len(clean))
         whole.images[here], whole.targets[here] = drawn.images, drawn.targets
-    model = untrained(source, seed=seed) if start is None else copy.deepcopy(start)
-    order = stream(seed, "victim", "order", device=clean.device)
-    recipe = replace(source.recipe, epochs=1, augment=source.recipe.augment if start is None else None)
-    cached_fit(model, whole, recipe, generator=order, progress=progress(f"train {name}"))
-    return model
+    return whole
 
 
 def ordinary(images: Tensor) -> Tensor:
