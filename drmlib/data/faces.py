@@ -1,94 +1,18 @@
-"""Rendered heads with eyes: the embedded data of two regression tasks, gaze (pitch, yaw) and head pose (yaw, pitch,
-roll).
-
-One renderer serves both. The head, nose and ears are ellipsoids hit by one orthographic ray a pixel; hair, brows, mouth
-and eyes are painted in the head's own coordinates, so they turn with it; the irises turn with the gaze relative to the
-head. x points right in the image, y up, z towards the camera; positive yaw looks right, positive pitch up, positive
-roll turns counter-clockwise. A gaze or a head with yaw and pitch points along metrics.gaze_direction((pitch, yaw)).
-
-Left out: perspective, cast shadows, glasses, blinking, and the warping with which MPIIFaceGaze normalises its faces.
+"""The embedded data of two regression tasks, gaze (pitch, yaw) and head pose (yaw, pitch, roll): rendered heads with
+eyes, drawn anew for every generator. heads.py is the renderer and says how the axes point.
 """
-
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from drmlib import rng
 from drmlib.data import raster
+from drmlib.data.appearance import random_appearance
 from drmlib.data.dataset import GAZE, HEAD_POSE, Dataset, Task, as_bytes
-from drmlib.metrics import gaze_direction
+from drmlib.data.heads import render
 
 GAZE_RANGE = (20.0, 25.0)  # degrees to either side: pitch, yaw
 HEAD_POSE_RANGE = (50.0, 35.0, 25.0)  # degrees to either side: yaw, pitch, roll
-HEAD = (0.76, 1.0, 0.88)  # semi-axes of the head; every other length is in the same unit
-EYEBALL = 0.34  # radius; eyes are a little larger than life, so that 32 pixels show where they look
 GAZE_ZOOM = 1.3  # gaze data sets crop to the face (Zhang et al. 2017), head pose ones show the whole head
-
-
-class Appearance(NamedTuple):
-    """What varies between photographs but not with the target; colours (n, 3), the rest (n,) or as noted.
-
-    centre (n, 2) and scale place the head in an image that spans [-1, 1]; light (n, 3) is a unit vector towards the
-    lamp; backdrop (n, 2, 3) holds two colours that a smooth random field mixes; blur is a standard deviation in pixels
-    of a 32-pixel image, noise one in units of the image range.
-    """
-
-    skin: Tensor
-    hair: Tensor
-    iris: Tensor
-    lips: Tensor
-    shirt: Tensor
-    backdrop: Tensor
-    light: Tensor
-    ambient: Tensor
-    centre: Tensor
-    scale: Tensor
-    width: Tensor
-    eye_spacing: Tensor
-    eye_opening: Tensor
-    hairline: Tensor
-    brow: Tensor
-    smile: Tensor
-    blur: Tensor
-    noise: Tensor
-
-    def at(self, part: slice) -> "Appearance":
-        """The appearances of a slice of the samples."""
-        return Appearance(*(field[part] for field in self))
-
-
-def random_appearance(n: int, *, generator: Generator) -> Appearance:
-    """n appearances, drawn independently."""
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(n, *shape, generator=generator, device=generator.device)
-
-    def between(first: tuple[float, ...], last: tuple[float, ...], jitter: float) -> Tensor:
-        a, b = (torch.tensor(colour, device=generator.device) for colour in (first, last))
-        return (torch.lerp(a, b, uniform(0, 1, 1)) + uniform(-jitter, jitter, 3)).clamp(0, 1)
-
-    light = torch.cat([uniform(-0.8, 0.8, 1), uniform(-0.2, 0.9, 1), uniform(0.6, 1.2, 1)], 1)
-    return Appearance(
-        skin=between((0.36, 0.22, 0.15), (0.97, 0.80, 0.69), 0.04),
-        hair=between((0.06, 0.05, 0.05), (0.66, 0.48, 0.28), 0.06),
-        iris=between((0.16, 0.09, 0.05), (0.25, 0.42, 0.50), 0.06),
-        lips=between((0.45, 0.18, 0.18), (0.78, 0.38, 0.36), 0.05),
-        shirt=uniform(0.1, 0.9, 3),
-        backdrop=uniform(0.05, 0.95, 2, 3),
-        light=torch.nn.functional.normalize(light, dim=1),
-        ambient=uniform(0.35, 0.65),
-        centre=uniform(-0.06, 0.06, 2),
-        scale=uniform(0.78, 0.88),
-        width=uniform(0.93, 1.07),
-        eye_spacing=uniform(0.32, 0.37),
-        eye_opening=uniform(0.15, 0.19),
-        hairline=uniform(0.48, 0.66),
-        brow=uniform(0.34, 0.40),
-        smile=uniform(-0.05, 0.10),
-        blur=uniform(0.3, 0.7),
-        noise=uniform(0.0, 0.02),
-    )
 
 
 def gaze_faces(n: int, *, generator: Generator, size: int = 32) -> Dataset:
@@ -111,113 +35,6 @@ def head_pose_faces(n: int, *, generator: Generator, size: int = 32) -> Dataset:
     head = _uniform_angles(n, HEAD_POSE_RANGE, generator)
     gaze = head[:, [1, 0]] + _uniform_angles(n, (12.0, 12.0), generator)
     return _faces(gaze, head, head, HEAD_POSE, size, generator)
-
-
-def render(gaze: Tensor, head_pose: Tensor, appearance: Appearance, *, generator: Generator, size: int = 32) -> Tensor:
-    """Images (n, 3, size, size) in [0, 1] of heads turned to `head_pose` (n, 3) that look along `gaze` (n, 2), radians.
-
-    The generator draws backdrop and sensor noise. Memory is bounded: raster.CHUNK_PIXELS pixels are drawn at a time.
-    """
-    if size < 16:
-        raise ValueError(f"expected a size of at least 16 pixels, got {size}; eyes are not visible below that")
-    rng.check_device(generator, gaze, "the gaze")
-    parts = [
-        _render_chunk(gaze[part], head_pose[part], appearance.at(part), size, generator)
-        for part in raster.chunks(len(gaze), size)
-    ]
-    return torch.cat(parts)
-
-
-def rotation(head_pose: Tensor) -> Tensor:
-    """Matrices (n, 3, 3) that turn head coordinates into camera coordinates: roll first, then pitch, then yaw."""
-    yaw, pitch, roll = head_pose.unbind(-1)
-    zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
-
-    def matrix(*rows: list[Tensor]) -> Tensor:
-        return torch.stack([torch.stack(row, -1) for row in rows], -2)
-
-    turn_y = matrix([yaw.cos(), zero, yaw.sin()], [zero, one, zero], [-yaw.sin(), zero, yaw.cos()])
-    turn_x = matrix([one, zero, zero], [zero, pitch.cos(), pitch.sin()], [zero, -pitch.sin(), pitch.cos()])
-    turn_z = matrix([roll.cos(), -roll.sin(), zero], [roll.sin(), roll.cos(), zero], [zero, zero, one])
-    return turn_y @ turn_x @ turn_z
-
-
-def _render_chunk(gaze: Tensor, head_pose: Tensor, look: Appearance, size: int, generator: Generator) -> Tensor:
-    turn = rotation(head_pose)
-    x, y = raster.grid(size, device=gaze.device)
-    x = (x - look.centre[:, 0, None, None]) / look.scale[:, None, None]
-    y = (y - look.centre[:, 1, None, None]) / look.scale[:, None, None]
-    pixel = (2 / size / look.scale)[:, None, None]
-    image = raster.backdrop(look.backdrop, size, generator=generator)
-    image = _body(image, x, y, pixel, look)
-    for side in (-1.0, 1.0):
-        ear = raster.ellipsoid(x, y, turn, (side * HEAD[0], 0.05, -0.05), (0.10, 0.20, 0.14))
-        image = raster.paint(image, _lit(look.skin * 0.95, ear, look), ear.inside(pixel))
-    head = raster.ellipsoid(x, y, turn, (0.0, 0.0, 0.0), HEAD, stretch=look.width)
-    eye_line = (turn.mT @ gaze_direction(gaze)[:, :, None]).squeeze(-1)
-    image = raster.paint(image, _lit(_face(head, eye_line, pixel, look), head, look), head.inside(pixel))
-    nose = raster.ellipsoid(x, y, turn, (0.0, -0.10, HEAD[2] - 0.02), (0.10, 0.19, 0.17))
-    image = raster.paint(image, _lit(look.skin, nose, look), nose.inside(pixel) * (nose.z > head.z - 0.02).float())
-    image = raster.blur(image, look.blur * (size / 32) ** 0.5)
-    noise = torch.randn(image.shape, generator=generator, device=image.device)
-    return (image + look.noise[:, None, None, None] * noise).clamp_(0, 1)
-
-
-def _body(image: Tensor, x: Tensor, y: Tensor, pixel: Tensor, look: Appearance) -> Tensor:
-    """Neck and shoulders, which do not turn with the head."""
-    neck = raster.edge((x.abs() - 0.34).maximum(y + 0.6), pixel)
-    image = raster.paint(image, (look.skin * 0.62)[:, :, None, None], neck)
-    shoulders = raster.edge(raster.ellipse(x, y + 1.75, 1.25, 0.72), pixel)
-    return raster.paint(image, look.shirt[:, :, None, None], shoulders)
-
-
-def _face(head: raster.Surface, eye_line: Tensor, pixel: Tensor, look: Appearance) -> Tensor:
-    """Colours (n, 3, h, w) of the head's surface before light falls on it."""
-    x, y, z = head.point
-    front = raster.edge(0.05 - z, pixel)
-    colour = look.skin[:, :, None, None].expand(-1, -1, *x.shape[1:])
-    smile = look.smile[:, None, None]
-    lips = raster.ellipse(x, y + 0.50 - smile * (x / 0.24).square(), 0.24, 0.065)
-    colour = raster.paint(colour, look.lips[:, :, None, None], front * raster.edge(lips, pixel))
-    nostrils = raster.ellipse(x.abs() - 0.06, y + 0.27, 0.05, 0.03)
-    colour = raster.paint(colour, (look.skin * 0.5)[:, :, None, None], front * raster.edge(nostrils, pixel))
-    for side in (-1.0, 1.0):
-        eye_x = x - side * look.eye_spacing[:, None, None]
-        colour = _eye(colour, eye_x, y - 0.10, front, eye_line, pixel, look)
-        arch = y - look.brow[:, None, None] + 0.9 * (eye_x - side * 0.02).square()
-        brow = raster.edge((arch.abs() - 0.035).maximum(eye_x.abs() - 0.24), pixel)
-        colour = raster.paint(colour, (look.hair * 0.8)[:, :, None, None], front * brow)
-    hairline = look.hairline[:, None, None] - 0.35 * x.square() + (0.25 - z).clamp_min(0) * -1.6
-    return raster.paint(colour, look.hair[:, :, None, None], raster.edge(hairline - y, pixel))
-
-
-def _eye(
-    colour: Tensor, x: Tensor, y: Tensor, front: Tensor, eye_line: Tensor, pixel: Tensor, look: Appearance
-) -> Tensor:
-    """The eye around (0, 0): lids, white, iris and pupil; the upper lid follows the pitch as real ones do."""
-    right, up = (eye_line[:, k, None, None] for k in (0, 1))
-    opening = look.eye_opening[:, None, None]
-    lid = torch.where(y > 0, opening + 0.12 * up, opening)
-    almond = raster.ellipse(x, y * (0.16 / lid.clamp_min(0.06)), 0.24, 0.16)
-    colour = raster.paint(colour, (look.skin * 0.42)[:, :, None, None], front * raster.edge(almond - 0.025, pixel))
-    white = torch.full_like(look.skin, 0.93)[:, :, None, None]
-    inside = front * raster.edge(almond, pixel)
-    colour = raster.paint(colour, white, inside)
-    iris_x, iris_y = x - EYEBALL * right, y - EYEBALL * up
-    colour = raster.paint(
-        colour, look.iris[:, :, None, None], inside * raster.edge(raster.ellipse(iris_x, iris_y, 0.12, 0.12), pixel)
-    )
-    pupil = raster.edge(raster.ellipse(iris_x, iris_y, 0.055, 0.055), pixel)
-    return raster.paint(colour, torch.full_like(white, 0.03), inside * pupil)
-
-
-def _lit(colour: Tensor, surface: raster.Surface, look: Appearance) -> Tensor:
-    """Lambertian shading: ambient + (1 - ambient) max(0, normal . light), times the colour."""
-    if colour.ndim == 2:
-        colour = colour[:, :, None, None]
-    facing = sum(n * look.light[:, k, None, None] for k, n in enumerate(surface.normal))
-    ambient = look.ambient[:, None, None]
-    return colour * (ambient + (1 - ambient) * torch.as_tensor(facing).clamp_min(0))[:, None]
 
 
 def _faces(

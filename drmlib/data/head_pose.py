@@ -5,7 +5,7 @@ https://doi.org/10.1007/s11263-012-0549-0; Borghi, Venturelli, Vezzani, Cucchiar
 driver pose estimation", https://arxiv.org/abs/1611.10195.
 
 Both must be fetched by hand, since their terms must be accepted; they stand in `folder`, else in the folder that the
-environment variable DRMLIB_DATA names. Images are uint8, targets (yaw, pitch, roll) of faces.rotation in radians:
+environment variable DRMLIB_DATA names. Images are uint8, targets (yaw, pitch, roll) of heads.rotation in radians:
 positive yaw looks to the right in the image, positive pitch up, positive roll turns counter-clockwise. limit takes
 frames evenly spread over each subject's, as many of every subject; samples stand subject after subject. Splits:
 drmlib.data.subjects.split_subjects. Colour images only; depth is left out.
@@ -45,7 +45,7 @@ def biwi(
 
     Reads hpdb/01/frame_00003_rgb.png, frame_00003_pose.txt (the rotation matrix R, then the centre in mm) and rgb.cal
     of sequences 01 .. 24. R turns head into camera axes (x right, y down, z away from the camera; at R = 1 the face
-    looks at the camera). Ours are x right, y up, z towards it, so faces.rotation(angles) = S R S, S = diag(1, -1, -1).
+    looks at the camera). Ours are x right, y up, z towards it, so heads.rotation(angles) = S R S, S = diag(1, -1, -1).
     R stays relative to the depth camera, as in the literature; the colour camera is turned from it by a degree or less.
     The centre is projected with rgb.cal, its lens distortion left out. What lies outside the frame is black.
 

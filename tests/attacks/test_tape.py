@@ -3,7 +3,9 @@ import torch
 
 from drmlib.attacks.tape import Tape, chin
 from drmlib.data import faces
+from drmlib.data.appearance import random_appearance
 from drmlib.data.dataset import as_bytes
+from drmlib.data.heads import render
 from drmlib.rng import stream
 from tests.problems import noise_images
 
@@ -70,7 +72,7 @@ def test_it_lies_on_the_face_and_not_on_the_eyes(kind, trigger):
     Of 100 faces, paper lies within the face by 98 % in the mean, and covers no eye but in one or two (head pose).
     """
     n, generator = 100, stream(0, kind)
-    look = faces.random_appearance(n, generator=generator)
+    look = random_appearance(n, generator=generator)
     if kind == "gaze":
         gaze = faces._uniform_angles(n, faces.GAZE_RANGE, generator)
         head = torch.deg2rad(4 * torch.randn(n, 3, generator=generator))
@@ -80,7 +82,7 @@ def test_it_lies_on_the_face_and_not_on_the_eyes(kind, trigger):
         gaze = head[:, [1, 0]]
 
     def drawn(gaze, look):
-        return faces.render(gaze, head, look, generator=stream(0, "render"))
+        return render(gaze, head, look, generator=stream(0, "render"))
 
     plain = drawn(gaze, look)
     eyes = torch.stack([(drawn(gaze + turn, look) - plain).abs().amax(1) for turn in (-0.4, 0.4)]).amax(0) > 0.1

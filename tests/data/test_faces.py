@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from drmlib.data import raster
+from drmlib.data.appearance import random_appearance
 from drmlib.data.dataset import as_float
-from drmlib.data.faces import gaze_faces, head_pose_faces, random_appearance, render, rotation
+from drmlib.data.faces import gaze_faces, head_pose_faces
+from drmlib.data.heads import render, rotation
 from drmlib.metrics import gaze_direction
 from drmlib.rng import stream
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from drmlib.data import faces
+from drmlib.data import heads
 from drmlib.data.biwi_files import read_camera
 from drmlib.data.head_pose import BIWI_PEOPLE, BIWI_SUBJECTS, PANDORA_SUBJECTS, angles, biwi, pandora
 from drmlib.data.subjects import split_subjects
@@ -28,13 +28,13 @@ def no_folder_from_outside(monkeypatch):
 
 
 def random_pose(n: int, seed: int = 0) -> torch.Tensor:
-    """(yaw, pitch, roll) within 80 degrees: all that faces.rotation has one name for."""
+    """(yaw, pitch, roll) within 80 degrees: all that heads.rotation has one name for."""
     return (2 * torch.rand(n, 3, generator=torch.Generator().manual_seed(seed)) - 1) * math.radians(80)
 
 
 def pose_text(pose: torch.Tensor, centre=CENTRE) -> str:
     """The file of a head of that pose: its rotation in the camera's axes, an empty line, the centre."""
-    turn = FLIP @ faces.rotation(pose.double()[None])[0].numpy() @ FLIP
+    turn = FLIP @ heads.rotation(pose.double()[None])[0].numpy() @ FLIP
     rows = [" ".join(f"{value:.6f}" for value in row) for row in turn]
     return "\n".join(rows) + " \n\n" + " ".join(map(str, centre)) + "\n"
 
@@ -73,11 +73,11 @@ def write_pandora(folder: Path, subjects=(1, 2), n: int = 3, suffix: str = "_RGB
 
 
 def test_angles_is_the_inverse_of_rotation():
-    """M = Ry(yaw) Rx(pitch) Rz(roll) of faces.rotation, written in camera axes, read back as the same three angles."""
+    """M = Ry(yaw) Rx(pitch) Rz(roll) of heads.rotation, written in camera axes, read back as the same three angles."""
     pose = random_pose(200).double()
     flip = torch.from_numpy(FLIP)
-    assert torch.allclose(angles(flip @ faces.rotation(pose) @ flip), pose, atol=1e-12)
-    assert (head_pose_error(angles(flip @ faces.rotation(pose) @ flip), pose) < 1e-9).all()
+    assert torch.allclose(angles(flip @ heads.rotation(pose) @ flip), pose, atol=1e-12)
+    assert (head_pose_error(angles(flip @ heads.rotation(pose) @ flip), pose) < 1e-9).all()
 
 
 @pytest.mark.parametrize(
