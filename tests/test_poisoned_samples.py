@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import poisoned_samples
-from benchmarks.poisoned_samples import attack_in_words, repaired
+from benchmarks.poisoned_samples import ABL, REPAIRS, attack_in_words, repaired, retrained
 from drmlib.attacks.targets import AllToOne
 from drmlib.data.signs import signs
 from drmlib.lab.attacks import stage
@@ -35,7 +35,7 @@ def test_a_model_is_trained_on_what_is_not_flagged(case):
     source, staged, seen = case
     flagged = torch.arange(40) % 4 == 1
     backwards = torch.arange(39, -1, -1)
-    text = repaired(Findings(backwards, torch.zeros(40), flagged.flip(0)), staged, source, 0)
+    text = retrained(Findings(backwards, torch.zeros(40), flagged.flip(0)), staged, source, 0)
     assert text.startswith("clean 0.") and len(seen) == 1
     assert torch.equal(seen[0].images, staged.poisoned.dataset.images[~flagged])
     assert torch.equal(seen[0].targets, staged.poisoned.dataset.targets[~flagged])
@@ -48,13 +48,35 @@ def test_a_model_is_trained_on_what_is_not_flagged(case):
 def test_no_model_is_trained_where_nothing_too_much_or_a_part_is_flagged(case, count, scored, words):
     source, staged, seen = case
     found = every(torch.zeros(scored), torch.arange(scored) < count)
-    assert repaired(found, staged, source, 0) == words and seen == []
+    assert retrained(found, staged, source, 0) == words and seen == []
 
 
 def test_half_of_the_set_is_not_too_much(case):
     source, staged, seen = case
-    repaired(every(torch.zeros(40), torch.arange(40) < 20), staged, source, 0)
+    retrained(every(torch.zeros(40), torch.arange(40) < 20), staged, source, 0)
     assert [len(d) for d in seen] == [20]
+
+
+@pytest.mark.parametrize("repair", ["fine-pruning", ABL])
+def test_a_repair_leaves_the_victim_as_it_is(case, repair):
+    source = case[0]._replace(train=signs(100, generator=stream(100, "signs")))  # of 40 ABL's 1 % are none
+    staged = stage("grid", source, AllToOne(0), profile="quick", seed=0, rate=0.1)
+    victim = untrained(source, seed=1).eval()
+    before = victim.head.weight.clone()
+    model = repaired(repair, victim, staged, source, 0)
+    assert torch.equal(victim.head.weight, before)
+    assert not torch.equal(model.head.weight, before)
+    with pytest.raises(ValueError, match="repair"):
+        repaired("hope", victim, staged, source, 0)
+
+
+@pytest.mark.parametrize("arguments, asked", [([], []), (["--repairs"], list(REPAIRS)), (["--repairs", ABL], [ABL])])
+def test_repairs_names_repairs_or_means_all_of_them(monkeypatch, arguments, asked):
+    given = []
+    monkeypatch.setattr(poisoned_samples, "rows", lambda *positional, **named: given.append(positional[3]))
+    monkeypatch.setattr("sys.argv", ["x", "signs", *arguments])
+    poisoned_samples.main()
+    assert given == [asked]
 
 
 def test_an_attack_in_words(case):
@@ -69,7 +91,7 @@ def test_an_attack_in_words(case):
 )
 def test_retrain_names_methods_or_means_all_of_them(monkeypatch, arguments, retrain):
     asked = []
-    monkeypatch.setattr(poisoned_samples, "rows", lambda *given, retrain: asked.append(retrain))
+    monkeypatch.setattr(poisoned_samples, "rows", lambda *given, retrain, every_sample: asked.append(retrain))
     monkeypatch.setattr("sys.argv", ["x", "signs", "--methods", "SCAn", "AGPD", *arguments])
     poisoned_samples.main()
     assert asked == [retrain]
