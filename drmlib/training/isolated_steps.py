@@ -47,13 +47,16 @@ class Policy(NamedTuple):
     """How steps on isolated samples are taken. The defaults are those of ABL's code.
 
     norms: what batch norm does; stop: whether it is enough, asked after each step; clean: how many other samples of the
-    set, drawn at random, stand beside the isolated ones in every batch; uphill: what loss, made of the recipe's, is
-    minimised on the isolated ones when they are unlearned.
+    set, drawn at random, stand beside the isolated ones in every batch; own_label: half of them carry the label that
+    most isolated ones have, and are of the higher-loss half of those. There a poisoned set has the clean samples of the
+    class that would go with the backdoor. uphill: what loss, made of the recipe's, is minimised on the isolated ones
+    when they are unlearned.
     """
 
     norms: Norms = updated
     stop: Stop = never
     clean: int = 0
+    own_label: bool = False
     uphill: Callable[[Loss], Loss] = Uphill
 
 
@@ -120,8 +123,8 @@ def isolated_steps(
     momentum; else a new one, by the recipe. The model ends in eval mode.
     """
     rng.check_device(generator, dataset.images, "the data set")
+    pools = _pools(model, dataset, isolated, recipe.loss, policy)
     recipe = replace(recipe, loss=Beside(recipe.loss, on_isolated, policy.clean))
-    others = _others(isolated, len(dataset))
     optimizer = optimizer or recipe.optimizer(parameter_groups(model, recipe), lr=recipe.learning_rate)
     samples = dataset[isolated]
     batches = [batch for _ in range(recipe.epochs) for batch in _batches(isolated, recipe, generator)]
@@ -131,8 +134,7 @@ def isolated_steps(
         for step, batch in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * recipe.schedule(step / len(batches))
-            drawn = torch.randint(len(others), (policy.clean,), generator=generator, device=dataset.device)
-            index = torch.cat([others[drawn], batch])
+            index = torch.cat([*_drawn(pools, policy.clean, generator), batch])
             losses.append(training_step(model, optimizer, dataset, index, recipe, generator=generator).item())
             if stopped := policy.stop(model, samples):
                 break
@@ -150,9 +152,29 @@ def _batches(isolated: Tensor, recipe: Recipe, generator: Generator) -> tuple[Te
     return isolated[order].split(recipe.batch_size)
 
 
-def _others(isolated: Tensor, n: int) -> Tensor:
-    others = torch.ones(n, dtype=torch.bool, device=isolated.device)
+def _pools(model: nn.Module, dataset: Dataset, isolated: Tensor, loss: Loss, policy: Policy) -> tuple[Tensor, ...]:
+    """Indices that the others of a batch are drawn from, in equal parts: all that are not isolated; own label."""
+    others = torch.ones(len(dataset), dtype=torch.bool, device=isolated.device)
     others[isolated] = False
-    if not 0 < len(isolated) < n:
-        raise ValueError(f"expected some of {n} samples to be isolated and not all, got {len(isolated)}")
-    return others.nonzero().squeeze(1)
+    if not 0 < len(isolated) < len(dataset):
+        raise ValueError(f"expected some of {len(dataset)} samples to be isolated and not all, got {len(isolated)}")
+    every = others.nonzero().squeeze(1)
+    if not policy.own_label:
+        return (every,)
+    if dataset.targets.is_floating_point():
+        raise ValueError(f"expected labels for own_label, got targets of {dataset.task.name}; leave own_label False")
+    label = dataset.targets[isolated].mode().values
+    own = every[dataset.targets[every] == label]
+    if len(own) == 0:
+        return (every,)
+    falling = sample_losses(model, dataset[own], loss).argsort(descending=True, stable=True)
+    return every, own[falling[: (len(own) + 1) // 2]]
+
+
+def _drawn(pools: tuple[Tensor, ...], count: int, generator: Generator) -> list[Tensor]:
+    """`count` indices in all, drawn with replacement, in parts as equal as can be from each of the pools."""
+    parts = [count // len(pools) + (k < count % len(pools)) for k in range(len(pools))]
+    return [
+        pool[torch.randint(len(pool), (part,), generator=generator, device=pool.device)]
+        for pool, part in zip(pools, parts, strict=True)
+    ]

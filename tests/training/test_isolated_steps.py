@@ -12,7 +12,7 @@ from drmlib.training.isolated_losses import Beside, Unlikelihood, Uphill
 from drmlib.training.isolated_steps import Forgotten, Policy, ascend, isolated_steps, never
 from drmlib.training.isolation import sample_losses
 from drmlib.training.norm_modes import kept, running, updated
-from tests.problems import Flat, colour_images
+from tests.problems import Flat, colour_images, slope_images
 
 RECIPE = Recipe(F.cross_entropy, 3, 4, 1e-2, schedule=lambda progress: 1.0, optimizer=NESTEROV)
 ISOLATED = torch.arange(8)
@@ -121,6 +121,40 @@ def test_what_stands_beside_is_never_an_isolated_sample():
     isolated_steps(small(), DATA, ISOLATED, recipe, CE, policy=Policy(clean=50), generator=stream(0))
     drawn = torch.cat(beside)
     assert torch.isin(drawn, DATA.images[8:, 0, 0, 0]).all() and not torch.isin(drawn, DATA.images[:8, 0, 0, 0]).any()
+
+
+def test_half_of_what_stands_beside_is_of_the_isolated_label_and_of_its_higher_losses():
+    """Labels 2, three in four of the isolated. Among the others of it the higher-loss half alone; odd ones round up."""
+    isolated = torch.tensor([k for k in range(60) if DATA.targets[k] == 2][:3] + [(DATA.targets != 2).nonzero()[0, 0]])
+    model, beside = small(), []
+    own = [k for k in range(60) if DATA.targets[k] == 2 and k not in isolated]
+    losses = sample_losses(model, DATA[torch.tensor(own)], CE)
+    high = DATA[torch.tensor(own)[losses.argsort(descending=True)[: math.ceil(len(own) / 2)]]]
+
+    def watch(images, *, generator):
+        beside.append(images[:21, 0, 0, 0])
+        return images
+
+    policy = Policy(clean=21, own_label=True)
+    recipe = replace(RECIPE, epochs=20, learning_rate=1e-9, augment=watch)
+    isolated_steps(model, DATA, isolated, recipe, CE, policy=policy, generator=stream(0))
+    any_label, own_label = torch.stack(beside)[:, :11], torch.stack(beside)[:, 11:]
+    others = DATA.images[torch.tensor([k for k in range(60) if k not in isolated]), 0, 0, 0]
+    assert set(any_label.flatten().tolist()) <= set(others.tolist())
+    assert not set(any_label.flatten().tolist()) <= set(high.images[:, 0, 0, 0].tolist())
+    assert set(own_label.flatten().tolist()) == set(high.images[:, 0, 0, 0].tolist())
+
+
+def test_no_other_sample_of_the_isolated_label_leaves_the_others_and_no_label_is_refused():
+    alone = replace(DATA, targets=torch.where(torch.arange(60) < 8, 3, DATA.targets % 3))
+    steps = isolated_steps(
+        small(), alone, ISOLATED, RECIPE, CE, policy=Policy(clean=4, own_label=True), generator=stream(0)
+    )
+    plain = isolated_steps(small(), alone, ISOLATED, RECIPE, CE, policy=Policy(clean=4), generator=stream(0))
+    assert steps.loss == plain.loss
+    angles, network = slope_images(60), SmallCNN(2, width=4, generator=stream(0))
+    with pytest.raises(ValueError, match="expected labels for own_label"):
+        isolated_steps(network, angles, ISOLATED, RECIPE, F.l1_loss, policy=Policy(own_label=True), generator=stream(0))
 
 
 def test_only_the_isolated_samples_are_used():
