@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from drmlib import rng
 from drmlib.data.dataset import Dataset
-from drmlib.models.predict import classify
+from drmlib.models.predict import classify, predict
 from drmlib.training.fit import Loss, Recipe, parameter_groups, training_step
 from drmlib.training.isolated_losses import Beside, Uphill
 from drmlib.training.isolation import sample_losses
@@ -36,6 +36,16 @@ class Forgotten(NamedTuple):
     def __call__(self, model: nn.Module, isolated: Dataset) -> bool:
         right = classify(model, isolated.images) == isolated.targets
         return right.double().mean().item() <= self.accuracy
+
+
+class Unlikely(NamedTuple):
+    """Stop rule for a classifier: the labels of the isolated samples have a mean probability of at most this."""
+
+    probability: float = 0.05
+
+    def __call__(self, model: nn.Module, isolated: Dataset) -> bool:
+        of_label = predict(model, isolated.images).softmax(1).gather(1, isolated.targets[:, None])
+        return of_label.double().mean().item() <= self.probability
 
 
 def never(model: nn.Module, isolated: Dataset) -> bool:

@@ -9,7 +9,7 @@ from drmlib.models.small_cnn import SmallCNN
 from drmlib.rng import stream
 from drmlib.training.fit import NESTEROV, Recipe, fit
 from drmlib.training.isolated_losses import Beside, Unlikelihood, Uphill
-from drmlib.training.isolated_steps import Forgotten, Policy, ascend, isolated_steps, never
+from drmlib.training.isolated_steps import Forgotten, Policy, Unlikely, ascend, isolated_steps, never
 from drmlib.training.isolation import sample_losses
 from drmlib.training.norm_modes import kept, running, updated
 from tests.problems import Flat, colour_images, slope_images
@@ -202,6 +202,16 @@ def test_the_stop_rule_by_hand():
     four = replace(DATA[:4], targets=torch.arange(4))
     assert Forgotten(0.25)(model, four) and not Forgotten(0.2)(model, four)
     assert not never(model, four)
+
+
+def test_the_stop_rule_of_probabilities_by_hand():
+    """Logits log 7, 0, 0, 0: probabilities 0.7, 0.1, 0.1, 0.1, of the labels 0 and 1 a mean of 0.4."""
+    model = Flat(768, 4, generator=stream(0))
+    torch.nn.init.zeros_(model.head.weight)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.tensor([math.log(7), 0, 0, 0]))
+    two = replace(DATA[:2], targets=torch.arange(2))
+    assert Unlikely(0.4001)(model, two) and not Unlikely(0.3999)(model, two)
 
 
 def test_steps_stop_as_soon_as_the_rule_says_so():
