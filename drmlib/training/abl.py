@@ -33,10 +33,10 @@ PAPER_AUGMENT = Augmentation(flip=True, padding=4, cutout=2)  # the code's cutou
 
 # A small network learns isolated samples to the last bit (rendered signs: a loss of 4e-8), and ascent from there stands
 # still or tears out their class. Smoothed labels in fine-tuning leave it a slope, small_recipes; the paper's joint
-# objective, 256 others a batch, holds the clean task, and half of them the class that the backdoor points to, which is
-# the one that pays. The stop rule sees the isolated samples alone.
+# objective, 256 others a batch, holds the clean task, and a quarter of them the class that the backdoor points to,
+# which is the one that pays. The stop rule sees the isolated samples alone.
 SMOOTHING = 0.1
-SMALL_POLICY = Policy(stop=Unlikely(0.05), clean=256, own_label=True)
+SMALL_POLICY = Policy(stop=Unlikely(0.05), clean=256, own_label=0.25)
 
 
 class Recipes(NamedTuple):

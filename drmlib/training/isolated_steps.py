@@ -57,16 +57,16 @@ class Policy(NamedTuple):
     """How steps on isolated samples are taken. The defaults are those of ABL's code.
 
     norms: what batch norm does; stop: whether it is enough, asked after each step; clean: how many other samples of the
-    set, drawn at random, stand beside the isolated ones in every batch; own_label: half of them carry the label that
-    most isolated ones have, and are of the higher-loss half of those. There a poisoned set has the clean samples of the
-    class that would go with the backdoor. uphill: what loss, made of the recipe's, is minimised on the isolated ones
-    when they are unlearned.
+    set, drawn at random, stand beside the isolated ones in every batch; own_label: the share of these that carry the
+    label that most isolated ones have, and are of the higher-loss half of those. There a poisoned set has the clean
+    samples of the class that would go with the backdoor. uphill: what loss, made of the recipe's, is minimised on the
+    isolated ones when they are unlearned.
     """
 
     norms: Norms = updated
     stop: Stop = never
     clean: int = 0
-    own_label: bool = False
+    own_label: float = 0.0
     uphill: Callable[[Loss], Loss] = Uphill
 
 
@@ -144,7 +144,7 @@ def isolated_steps(
         for step, batch in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * recipe.schedule(step / len(batches))
-            index = torch.cat([*_drawn(pools, policy.clean, generator), batch])
+            index = torch.cat([*_drawn(pools, policy, generator), batch])
             losses.append(training_step(model, optimizer, dataset, index, recipe, generator=generator).item())
             if stopped := policy.stop(model, samples):
                 break
@@ -163,16 +163,18 @@ def _batches(isolated: Tensor, recipe: Recipe, generator: Generator) -> tuple[Te
 
 
 def _pools(model: nn.Module, dataset: Dataset, isolated: Tensor, loss: Loss, policy: Policy) -> tuple[Tensor, ...]:
-    """Indices that the others of a batch are drawn from, in equal parts: all that are not isolated; own label."""
+    """Indices that the others of a batch are drawn from: all that are not isolated, and those of own_label."""
     others = torch.ones(len(dataset), dtype=torch.bool, device=isolated.device)
     others[isolated] = False
     if not 0 < len(isolated) < len(dataset):
         raise ValueError(f"expected some of {len(dataset)} samples to be isolated and not all, got {len(isolated)}")
     every = others.nonzero().squeeze(1)
-    if not policy.own_label:
+    if not 0 <= policy.own_label <= 1:
+        raise ValueError(f"expected a share of others in [0, 1] for own_label, got {policy.own_label}")
+    if policy.own_label == 0:
         return (every,)
     if dataset.targets.is_floating_point():
-        raise ValueError(f"expected labels for own_label, got targets of {dataset.task.name}; leave own_label False")
+        raise ValueError(f"expected labels for own_label, got targets of {dataset.task.name}; leave own_label 0")
     label = dataset.targets[isolated].mode().values
     own = every[dataset.targets[every] == label]
     if len(own) == 0:
@@ -181,10 +183,10 @@ def _pools(model: nn.Module, dataset: Dataset, isolated: Tensor, loss: Loss, pol
     return every, own[falling[: (len(own) + 1) // 2]]
 
 
-def _drawn(pools: tuple[Tensor, ...], count: int, generator: Generator) -> list[Tensor]:
-    """`count` indices in all, drawn with replacement, in parts as equal as can be from each of the pools."""
-    parts = [count // len(pools) + (k < count % len(pools)) for k in range(len(pools))]
+def _drawn(pools: tuple[Tensor, ...], policy: Policy, generator: Generator) -> list[Tensor]:
+    """policy.clean indices in all, drawn with replacement from each of the pools."""
+    own = round(policy.own_label * policy.clean) if len(pools) > 1 else 0
     return [
-        pool[torch.randint(len(pool), (part,), generator=generator, device=pool.device)]
-        for pool, part in zip(pools, parts, strict=True)
+        pool[torch.randint(len(pool), (count,), generator=generator, device=pool.device)]
+        for pool, count in zip(pools, (policy.clean - own, own), strict=False)
     ]

@@ -123,8 +123,8 @@ def test_what_stands_beside_is_never_an_isolated_sample():
     assert torch.isin(drawn, DATA.images[8:, 0, 0, 0]).all() and not torch.isin(drawn, DATA.images[:8, 0, 0, 0]).any()
 
 
-def test_half_of_what_stands_beside_is_of_the_isolated_label_and_of_its_higher_losses():
-    """Labels 2, three in four of the isolated. Among the others of it the higher-loss half alone; odd ones round up."""
+def test_a_share_of_what_stands_beside_is_of_the_isolated_label_and_of_its_higher_losses():
+    """Three of four isolated have the label 2. 0.48 of 21 is ten: of the others of that label the higher-loss half."""
     isolated = torch.tensor([k for k in range(60) if DATA.targets[k] == 2][:3] + [(DATA.targets != 2).nonzero()[0, 0]])
     model, beside = small(), []
     own = [k for k in range(60) if DATA.targets[k] == 2 and k not in isolated]
@@ -135,7 +135,7 @@ def test_half_of_what_stands_beside_is_of_the_isolated_label_and_of_its_higher_l
         beside.append(images[:21, 0, 0, 0])
         return images
 
-    policy = Policy(clean=21, own_label=True)
+    policy = Policy(clean=21, own_label=0.48)
     recipe = replace(RECIPE, epochs=20, learning_rate=1e-9, augment=watch)
     isolated_steps(model, DATA, isolated, recipe, CE, policy=policy, generator=stream(0))
     any_label, own_label = torch.stack(beside)[:, :11], torch.stack(beside)[:, 11:]
@@ -148,13 +148,15 @@ def test_half_of_what_stands_beside_is_of_the_isolated_label_and_of_its_higher_l
 def test_no_other_sample_of_the_isolated_label_leaves_the_others_and_no_label_is_refused():
     alone = replace(DATA, targets=torch.where(torch.arange(60) < 8, 3, DATA.targets % 3))
     steps = isolated_steps(
-        small(), alone, ISOLATED, RECIPE, CE, policy=Policy(clean=4, own_label=True), generator=stream(0)
+        small(), alone, ISOLATED, RECIPE, CE, policy=Policy(clean=4, own_label=0.5), generator=stream(0)
     )
     plain = isolated_steps(small(), alone, ISOLATED, RECIPE, CE, policy=Policy(clean=4), generator=stream(0))
     assert steps.loss == plain.loss
+    with pytest.raises(ValueError, match=r"expected a share of others in \[0, 1\]"):
+        isolated_steps(small(), alone, ISOLATED, RECIPE, CE, policy=Policy(own_label=2), generator=stream(0))
     angles, network = slope_images(60), SmallCNN(2, width=4, generator=stream(0))
     with pytest.raises(ValueError, match="expected labels for own_label"):
-        isolated_steps(network, angles, ISOLATED, RECIPE, F.l1_loss, policy=Policy(own_label=True), generator=stream(0))
+        isolated_steps(network, angles, ISOLATED, RECIPE, F.l1_loss, policy=Policy(own_label=0.5), generator=stream(0))
 
 
 def test_only_the_isolated_samples_are_used():
