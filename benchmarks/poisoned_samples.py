@@ -64,7 +64,7 @@ def rows(
         model = victims.victim(data, staged.poisoned.dataset, seed=seed, name=name)
         about = f"{name} | {attack_in_words(staged, staged.measure(model, data.test))}"
         sample = detectors.sample_of(staged.poisoned.poison, poisoned=200, clean=400, seed=seed)
-        sample = torch.arange(len(staged.poisoned.poison)) if every_sample else sample
+        sample = torch.arange(len(staged.poisoned.poison), device=sample.device) if every_sample else sample
         given = Inspection(
             model,
             staged.poisoned.dataset,
