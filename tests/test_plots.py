@@ -73,6 +73,12 @@ def test_series_differ_by_marker_and_not_by_colour_alone():
     assert len({line.get_marker() for line in lines}) == len({line.get_linestyle() for line in lines}) == 2
 
 
+def test_epochs_have_no_halves_and_measured_values_may():
+    for at, halves in ((None, False), ([1, 2, 3, 4], False), ([0.5, 1.0, 2.0, 2.5], True)):
+        ticks = plots.curves({"a": [4, 3, 2, 1]}, "epoch", "loss", at=at).axes[0].get_xticks()
+        assert any(tick != int(tick) for tick in ticks) is halves
+
+
 def test_fourteen_repairs_differ_without_their_colours_and_look_alike_in_every_panel():
     """Seven full shapes and the same hollow. The second panel has the last repair alone."""
     after = {f"repair {k}": (float(k), 0.0) for k in range(14)}

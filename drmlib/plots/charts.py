@@ -5,6 +5,7 @@ from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 from torch import Tensor
 
@@ -134,6 +135,8 @@ def curves(
         x = range(1, len(values) + 1) if at is None else list(at)
         axis.plot(x, values, style, marker=marker, markevery=every, color=colour, label=name)
     axis.set(xlabel=x_label, ylabel=y_label, yscale="log" if log else "linear")
+    if at is None or all(isinstance(x, int) for x in at):
+        axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))  # there is no epoch 2.5
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=min(3, len(series)), fontsize=8)
     return figure
