@@ -3,6 +3,8 @@
 Asked of them is what the first measurements of this problem gave (one seed each); measured here are seeds 0, 1 and 2.
 Spectral signatures depend on the seed even where there is one mode: the top direction is the poison's with seed 1
 (all of it found) and the second is with seeds 0 and 2 (half and a quarter found), so that seed 1 is what is asserted.
+With three modes they take 0.3 of the clean samples and, on seeds 0 to 3, 0.05 to 0.71 of the poison, and the share of
+one seed changes with the processor: asserted is the difference of the two shares, which was -0.26 to 0.42.
 """
 
 from functools import cache
@@ -73,7 +75,8 @@ def test_with_three_modes_a_class_it_is_not(attack):
     c = case(attack, 3, seed=1)
     assert c.success > 0.85
     for found_by in (by_spectral_signatures, by_clustering, by_strip, by_scan):
-        assert rate(found_by(c), c.poison) <= 0.5, found_by.__name__
+        flagged = found_by(c)
+        assert rate(flagged, c.poison) - rate(flagged, ~c.poison) <= 0.5, found_by.__name__
 
 
 def test_what_spectral_signatures_cost_is_fixed_beforehand():
