@@ -59,9 +59,10 @@ def row(name: str, staged: Staged, data: victims.Material, seed: int) -> str:
     )
     robust = robust_accuracy(model, data.test, staged.trigger, staged.retarget)
     precision = metrics.rate(staged.poisoned.poison[found.isolated])
+    steps = f"{len(found.ascent.loss)}{'' if found.ascent.stopped else ', not stopped'}"
     return (
         f"| {name} | {_pair(before)} | {_pair(after)} | {robust.value:.3f} | {rating:.3f} "
-        f"| {precision.value:.2f} | {len(found.ascent.loss)} | {time.perf_counter() - start:.0f} |"
+        f"| {precision.value:.2f} | {steps} | {time.perf_counter() - start:.0f} |"
     )
 
 

@@ -58,6 +58,13 @@ def test_the_mark_is_learned_without_the_defence_and_unlearned_with_it(once):
     assert MARKED[found.isolated].float().mean() > 0.8 and found.ascent.stopped
 
 
+def test_where_nothing_is_unlearned_what_was_isolated_is_returned_all_the_same(once):
+    """Downhill in place of uphill: the isolated samples are learned better still."""
+    with pytest.warns(RuntimeWarning, match="nothing was unlearned"):
+        _, found = learned(policy=Policy(uphill=lambda loss: loss))
+    assert found.isolated.equal(once[1].isolated) and len(found.ascent.loss) > 0 and not found.ascent.stopped
+
+
 def test_it_is_isolation_then_fine_tuning_then_ascent():
     """The three calls of notebook 13, with a new optimizer for the ascent, leave the same weights to the last bit."""
     model, g, policy = small(), stream(0), Policy(stop=Forgotten(0.1))

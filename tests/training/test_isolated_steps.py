@@ -191,7 +191,7 @@ def test_where_the_model_is_certain_nothing_is_unlearned_and_that_is_said():
     with torch.no_grad():
         model.head.bias.copy_(torch.tensor([1000.0, 0, 0, 0]))
     data = replace(DATA, targets=torch.zeros_like(DATA.targets))
-    with pytest.raises(RuntimeError, match="isolated samples to rise, it went from 0 to 0; where the model is certain"):
+    with pytest.warns(RuntimeWarning, match="isolated samples to rise, it went from 0 to 0: nothing was unlearned"):
         ascend(model, data, ISOLATED, RECIPE, policy=Policy(running), generator=stream(0))
 
 
