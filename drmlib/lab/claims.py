@@ -1,4 +1,4 @@
-"""Claims, shortfalls and tables: displays whose text is stable and whose exact figures lie beside it as data.
+"""Claims, aims, shortfalls and tables: displays whose text is stable and whose exact figures lie beside it as data.
 
 nbval compares text/plain, so that a change of CPU which moves a figure inside its band passes and a broken kernel
 fails; a person reads text/html with the value; a run collects the JSON. A claim that fails does not raise here, so
@@ -54,6 +54,35 @@ def shortfall(name: str, *, asked: Number, reached: Number | Estimate, reason: s
         f"<strong>{reached:.6g}</strong>. <em>Reason: {escape(reason)}</em></p>"
     )
     _publish({"text/plain": text, "text/html": html, SHORTFALL: record}, f"{text}  reached {reached:.6g}")
+
+
+def aim(
+    name: str,
+    value: Number | Estimate,
+    *,
+    at_least: Number | None = None,
+    at_most: Number | None = None,
+    source: str,
+    reason: str,
+) -> None:
+    """Displays a figure so near its band's edge that seed or processor decides: reached a claim, missed a shortfall.
+
+    What nbval compares is the same for both, so an aim fails no run; beside it belongs a claim of what always holds.
+    reason: why it is missed where it is missed.
+    """
+    record = _judge(name, value, at_least, at_most, source)
+    band, measured = band_text(record["at_least"], record["at_most"]), value_text(record)
+    text = f"aim  {name}: {band}  (source: {source}; where missed: {reason})"
+    verdict = "✓ aim reached" if record["holds"] else "△ aim missed"
+    why = f"Source: {source}" if record["holds"] else f"Source: {source}. Reason: {reason}"
+    html = (
+        f"<p><strong>{verdict}</strong> &nbsp;{escape(name)}: {escape(band)}; measured "
+        f"<strong>{escape(measured)}</strong>. <em>{escape(why)}</em></p>"
+    )
+    asked = record["at_most"] if at_least is None else record["at_least"]
+    missed = {"name": name, "asked": asked, "reached": record["value"], "reason": reason}
+    kind = {CLAIM: record} if record["holds"] else {SHORTFALL: missed}
+    _publish({"text/plain": text, "text/html": html, **kind}, f"{text}  measured {measured}")
 
 
 def table(frame: pd.DataFrame, caption: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Claims, shortfalls, tables and figures: the text is stable, the exact figure is data."""
+"""Claims, aims, shortfalls, tables and figures: the text is stable, the exact figure is data."""
 
 import base64
 import json
@@ -103,6 +103,24 @@ def test_shortfall_text_leaves_out_what_was_reached(shown):
     data = shown[0][0]
     assert "7.5" not in data["text/plain"] and "7.5" in data["text/html"]
     assert data[records.SHORTFALL] == {"name": "speed", "asked": 10, "reached": 7.5, "reason": "one core"}
+
+
+def test_aim_has_one_text_and_is_a_claim_or_a_shortfall(shown):
+    for reached in (0.4, 0.6):
+        claims.aim("error", reached, at_most=0.5, source="asked", reason="a warp")
+    (held, _), (missed, _) = shown
+    assert held["text/plain"] == missed["text/plain"]
+    assert held["text/plain"] == "aim  error: at most 0.5  (source: asked; where missed: a warp)"
+    assert held[records.CLAIM]["holds"] and records.SHORTFALL not in held
+    assert missed[records.SHORTFALL] == {"name": "error", "asked": 0.5, "reached": 0.6, "reason": "a warp"}
+    assert records.CLAIM not in missed
+    assert "reached" in held["text/html"] and "a warp" not in held["text/html"]
+    assert "missed" in missed["text/html"] and "0.6" in missed["text/html"] and "a warp" in missed["text/html"]
+
+
+def test_aim_of_nan_is_missed(shown):
+    claims.aim("error", math.nan, at_least=0.5, source="asked", reason="r")
+    assert shown[0][0][records.SHORTFALL]["reached"] == "nan"
 
 
 def test_table_text_has_no_cell_of_the_table(shown):
