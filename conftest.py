@@ -1,10 +1,17 @@
 """For `pytest --nbval notebooks`: what of a notebook's outputs is compared. Texts of claims are; pictures, HTML and
 exact figures are not, since they change with processor and release.
+
+Also for all tests: a worker of pytest-xdist, and the kernels that it starts, compute on one thread.
 """
 
 import os
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before drmlib settles the threads, and before anything imports torch
+    os.environ.setdefault("DRMLIB_THREADS", "1")
+
 import pytest
+
+import drmlib  # noqa: F401  settles the threads
 
 NOT_COMPARED = (
     "stderr",

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from drmlib import metrics
+from drmlib import metrics, session
 from drmlib.attacks.measure import ClassifierFigures, RegressorFigures, robust_accuracy
 from drmlib.attacks.targets import AllToOne
-from drmlib.lab import attacks, isolated, session, victims
+from drmlib.lab import attacks, isolated, victims
 from drmlib.lab.staging import Staged
 from drmlib.rng import stream
 from drmlib.training.abl import SMALL_POLICY, abl, constant, small_recipes

@@ -9,10 +9,11 @@ import time
 
 from torch import nn
 
+from drmlib import session
 from drmlib.attacks.measure import ClassifierFigures
 from drmlib.attacks.targets import AllToOne, ConstantVector, degrees
 from drmlib.data.dataset import Dataset
-from drmlib.lab import attacks, session, victims
+from drmlib.lab import attacks, victims
 from drmlib.lab.staging import Staged
 
 TARGETS = {"gaze": ConstantVector(degrees(12, -15)), "head_pose": ConstantVector(degrees(-30, 15, 10))}

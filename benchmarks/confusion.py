@@ -9,12 +9,13 @@ from dataclasses import replace
 from torch import Tensor
 
 from benchmarks.timing import Row, compare
+from drmlib import session
 from drmlib.attacks.measure import ClassifierFigures
 from drmlib.attacks.targets import AllToOne
 from drmlib.data.signs import signs
 from drmlib.detection.confusion_settings import SMALL
 from drmlib.detection.confusion_training import confusion
-from drmlib.lab import attacks, confused, session, victims
+from drmlib.lab import attacks, confused, victims
 from drmlib.lab.confused import Found
 from drmlib.metrics import auroc
 from drmlib.models.small_cnn import SmallCNN

@@ -11,14 +11,14 @@ from functools import partial
 import torch
 from torch import Generator, Tensor, nn
 
-from drmlib import metrics
+from drmlib import metrics, session
 from drmlib.data.dataset import as_float
 from drmlib.inversion.constancy import GAZE_WEIGHTS, hinge, ratio
 from drmlib.inversion.drmguard import drmguard
 from drmlib.inversion.drmguard_published import EPSILON, drmguard_published
 from drmlib.inversion.trigger_families import Additive, Flows, Masks
 from drmlib.inversion.trigger_networks import Blurred, ShuffledUNets, UNets
-from drmlib.lab import session, suspects, victims
+from drmlib.lab import suspects, victims
 from drmlib.lab.suspects import Suspect
 from drmlib.models.predict import predict
 from drmlib.rng import stream

@@ -8,10 +8,11 @@ benchmarks/drmguard_detection.py.
 
 import argparse
 
+from drmlib import session
 from drmlib.attacks.drmguard_adaptive import drmguard_adaptive
 from drmlib.attacks.measure import angle_variance_ratio
 from drmlib.inversion.drmguard import THRESHOLD, drmguard
-from drmlib.lab import attacks, session, suspects, victims
+from drmlib.lab import attacks, suspects, victims
 from drmlib.rng import stream
 
 WEIGHTS = (0.0, 0.002, 0.02, 0.2)  # the paper's is 0.02

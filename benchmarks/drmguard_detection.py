@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import Generator
 
-from drmlib import metrics
+from drmlib import metrics, session
 from drmlib.inversion.constancy import GAZE_WEIGHTS, HEAD_POSE_WEIGHTS
 from drmlib.inversion.drmguard import drmguard
 from drmlib.inversion.feature_re_regression import feature_re_regression
 from drmlib.inversion.neural_cleanse_regression import neural_cleanse_regression
-from drmlib.lab import session, suspects, victims
+from drmlib.lab import suspects, victims
 from drmlib.lab.suspects import Suspect
 from drmlib.lab.victims import Material
 from drmlib.rng import stream

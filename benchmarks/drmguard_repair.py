@@ -9,11 +9,12 @@ import argparse
 from collections.abc import Iterator
 
 from benchmarks.drmguard_detection import WEIGHTS
+from drmlib import session
 from drmlib.attacks.measure import RegressorFigures, measure_regressor
 from drmlib.attacks.poison import Trigger
 from drmlib.attacks.targets import ConstantVector
 from drmlib.inversion.drmguard import drmguard
-from drmlib.lab import repairs, session, suspects, victims
+from drmlib.lab import repairs, suspects, victims
 from drmlib.lab.repairs import Repaired, Suspected
 from drmlib.mitigation.fine_tune import repair_recipe
 from drmlib.mitigation.unlearn import Mixture

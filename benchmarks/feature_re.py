@@ -10,10 +10,11 @@ import json
 
 from torch import nn
 
+from drmlib import session
 from drmlib.attacks.targets import AllToOne
 from drmlib.inversion.feature_re import feature_re
 from drmlib.inversion.feature_re_search import Split
-from drmlib.lab import attacks, session, victims
+from drmlib.lab import attacks, victims
 from drmlib.lab.victims import Material
 from drmlib.rng import stream
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from drmlib import metrics
+from drmlib import metrics, session
 from drmlib.attacks.adversarial import pgd, reached
 from drmlib.attacks.carlini_wagner import carlini_wagner
 from drmlib.attacks.targets import AllToOne, ConstantVector, degrees
@@ -29,7 +29,7 @@ from drmlib.detection.model_mutation import model_mutation
 from drmlib.detection.scale_up import scale_up
 from drmlib.detection.strip import strip
 from drmlib.detection.teco import teco
-from drmlib.lab import attacks, session, victims
+from drmlib.lab import attacks, victims
 from drmlib.lab.staging import Staged
 from drmlib.models.predict import classify, predict
 from drmlib.rng import stream

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import torch
 
+from drmlib import session
 from drmlib.attacks.roaming_patch import binary, coloured
 from drmlib.inversion.mesa import class_success
-from drmlib.lab import mesa_arms, session, victims
+from drmlib.lab import mesa_arms, victims
 from drmlib.lab.victims import Material
 from drmlib.mitigation.fine_tune import BATCH_SIZE, EPOCHS, repair_recipe
 from drmlib.rng import stream

@@ -14,10 +14,11 @@ from collections.abc import Container
 import torch
 from torch import nn
 
+from drmlib import session
 from drmlib.attacks.measure import ClassifierFigures
 from drmlib.attacks.targets import AllToOne
 from drmlib.data.dataset import Dataset
-from drmlib.lab import attacks, confused, detectors, isolated, repairs, session, victims
+from drmlib.lab import attacks, confused, detectors, isolated, repairs, victims
 from drmlib.lab.detectors import Figures, Findings
 from drmlib.lab.inspection import Inspection, Training
 from drmlib.lab.repairs import Suspected

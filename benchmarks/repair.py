@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 from torch import isin, nn, tensor
 
+from drmlib import session
 from drmlib.attacks.measure import robust_accuracy
 from drmlib.attacks.targets import AllToOne, ConstantVector, degrees
 from drmlib.data.dataset import Dataset
-from drmlib.lab import attacks, repairs, session, victims
+from drmlib.lab import attacks, repairs, victims
 from drmlib.lab.repairs import Repaired, Suspected
 from drmlib.lab.staging import Staged
 from drmlib.metrics import Estimate, defence_effectiveness_rating

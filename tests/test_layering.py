@@ -1,5 +1,7 @@
 """Imports go one way: metrics, rng < data < models < training < attacks < detection, inversion < mitigation < lab.
 
+session and precision stand below all and are imported by lab alone: no kernel asks for threads or precision itself.
+
 plots draws what metrics and data hold, and only lab and notebooks draw. Imports inside functions count.
 """
 
@@ -13,8 +15,11 @@ ROOT = Path(__file__).parent.parent / "drmlib"
 
 BELOW_ATTACKS = {"metrics", "rng", "data", "models", "training"}
 MAY_IMPORT = {
+    "": {"session"},  # drmlib/__init__.py settles the threads
     "metrics": set(),
     "rng": set(),
+    "session": set(),
+    "precision": set(),
     "data": {"metrics", "rng"},
     "models": {"metrics", "rng", "data"},  # data for what an image is (data/dataset.py); test below
     "training": BELOW_ATTACKS,
@@ -23,7 +28,7 @@ MAY_IMPORT = {
     "inversion": BELOW_ATTACKS | {"attacks", "inversion"},
     "mitigation": BELOW_ATTACKS | {"attacks", "detection", "inversion", "mitigation"},
     "plots": {"metrics", "data"},
-    "lab": BELOW_ATTACKS | {"attacks", "detection", "inversion", "mitigation", "plots", "lab"},
+    "lab": BELOW_ATTACKS | {"attacks", "detection", "inversion", "mitigation", "plots", "session", "precision", "lab"},
 }
 ONLY_LAB = "IPython ipykernel ipywidgets papermill nbformat nbclient nbconvert jupyter tqdm click dask psutil".split()
 
@@ -55,7 +60,7 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
                 wrong.append(f"{module} imports {name}; {here or 'drmlib'} stands below {rest[0]}")
             elif here == "models" and rest[0] == "data" and rest[1:2] != ["dataset"]:
                 wrong.append(f"{module} imports {name}; of data a model may know dataset alone")
-        elif top in ONLY_LAB and here != "lab":
+        elif top in ONLY_LAB and here not in ("lab", "session"):
             wrong.append(f"{module} imports {name}; only lab knows about notebooks and terminals")
         elif top == "matplotlib" and here not in ("plots", "lab"):
             wrong.append(f"{module} imports {name}; only plots and lab draw")

@@ -10,9 +10,9 @@ from drmlib.attacks.targets import AllToOne
 from drmlib.lab import attacks_by_label as by_label
 from drmlib.lab import attacks_by_trigger as by_trigger
 from drmlib.lab import attacks_learned
-from drmlib.lab.session import lookup
 from drmlib.lab.staging import Case, Effort, Staged
 from drmlib.lab.victims import Material, victim
+from drmlib.session import lookup
 
 EFFORT = {"quick": Effort(600, 8), "standard": Effort(4000, 16), "paper": Effort(20_000, 32)}
 CLEAN_LABEL, LEARNED = by_label.CLEAN_LABEL, attacks_learned.LEARNED

@@ -14,11 +14,11 @@ from drmlib.attacks.poison import Poisoned
 from drmlib.data.dataset import Dataset
 from drmlib.detection.confusion_settings import CIFAR10, SMALL, ConfusionSettings
 from drmlib.detection.confusion_training import Confusion, confusion
-from drmlib.lab.session import progress
 from drmlib.lab.staging import Staged
 from drmlib.lab.victims import Material, untrained, victim
 from drmlib.metrics import Estimate
 from drmlib.rng import stream
+from drmlib.session import progress
 
 SETTINGS = {"quick": SMALL, "standard": SMALL, "paper": CIFAR10}
 

@@ -17,8 +17,8 @@ from drmlib.lab.detectors_by_sample import BY_SAMPLE
 from drmlib.lab.detectors_by_set import BY_SET
 from drmlib.lab.detectors_by_training import BY_TRAINING
 from drmlib.lab.inspection import Effort, Findings, Inspection
-from drmlib.lab.session import lookup
 from drmlib.rng import stream
+from drmlib.session import lookup
 
 DETECTORS = BY_SET | BY_SAMPLE
 METHODS = DETECTORS | BY_TRAINING

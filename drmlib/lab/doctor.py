@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
+from drmlib import precision, session
 from drmlib.data import places
 from drmlib.data.torchvision_compat import torchvision_state
-from drmlib.lab import cache, course, session
+from drmlib.lab import cache, course
 
 
 def examine() -> Iterator[tuple[str, str]]:
@@ -25,7 +26,9 @@ def examine() -> Iterator[tuple[str, str]]:
     for name in ("numpy", "papermill", "ipykernel", "jupyterlab"):
         yield name, _version(name)
     yield "device", _device()
-    yield "threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"
+    yield "processor", session.processor()
+    yield "threads", f"{session.threads()}; DRMLIB_THREADS chooses"
+    yield "precision", f"{precision.name()}; a bfloat16 step takes {precision.bfloat16_share():.2f} of float32's time"
     yield "notebooks", _notebooks()
     yield "DRMLIB_DATA", os.environ.get("DRMLIB_DATA", "not set; rendered data needs none")
     for name, where in places.available().items():

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from drmlib import metrics
 from drmlib.data.dataset import Dataset
-from drmlib.lab.session import lookup, progress
 from drmlib.lab.staging import Staged
 from drmlib.lab.victims import Material, untrained
 from drmlib.metrics import Estimate
 from drmlib.rng import stream
+from drmlib.session import lookup, progress
 from drmlib.training import abl_alternatives as alternatives
 from drmlib.training.abl import SMALL_POLICY, small_recipes
 from drmlib.training.fit import Loss, fit

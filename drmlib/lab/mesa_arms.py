@@ -20,10 +20,10 @@ from drmlib.data.dataset import Dataset
 from drmlib.inversion.mesa import LEVELS, Patches, trigger_distribution
 from drmlib.inversion.point_triggers import point_triggers
 from drmlib.lab.cache import cached_fit
-from drmlib.lab.session import progress
 from drmlib.lab.victims import Material, untrained
 from drmlib.mitigation.unlearn import unlearn
 from drmlib.rng import stream
+from drmlib.session import progress
 from drmlib.training.fit import Recipe
 
 LARGER = 2  # pixels by which a side is overestimated where the size is not known

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from drmlib.lab.figures import show
-from drmlib.lab.session import has_front_end
+from drmlib.session import has_front_end
 
 
 class Slider(NamedTuple):

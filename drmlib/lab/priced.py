@@ -16,9 +16,9 @@ from drmlib.data.functions import Oracle, dimensions, labelled, uniform
 from drmlib.data.option_basket import basket_put
 from drmlib.inversion.lem import LEM, lem
 from drmlib.lab.cache import cached_fit
-from drmlib.lab.session import lookup, progress
 from drmlib.models.mlp import MLP
 from drmlib.rng import stream
+from drmlib.session import lookup, progress
 from drmlib.training.fit import Recipe
 
 

@@ -21,7 +21,6 @@ from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import Dataset
 from drmlib.inversion.drmguard import drmguard
 from drmlib.inversion.neural_cleanse import neural_cleanse
-from drmlib.lab.session import lookup
 from drmlib.mitigation.anp import anp
 from drmlib.mitigation.clean_samples import HELD_OUT, hold_out, tolerable
 from drmlib.mitigation.clp import clp
@@ -37,6 +36,7 @@ from drmlib.mitigation.sau import sau
 from drmlib.mitigation.super_fine_tuning import super_fine_tuning
 from drmlib.mitigation.unlearn import Mixture, unlearn
 from drmlib.rng import stream
+from drmlib.session import lookup
 from drmlib.training.fit import Recipe
 
 DEVIATIONS = tuple(step / 4 for step in range(16, 1, -1))  # CLP's u where clean samples choose it: 4, 3.75, .., 0.5

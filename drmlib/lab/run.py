@@ -1,6 +1,5 @@
 """The course, run: each notebook in a fresh kernel, its page, and the record of all, written after every notebook."""
 
-import os
 import platform
 import sys
 import time
@@ -79,14 +78,16 @@ def prepare(out: Path) -> None:
 
 def environment() -> dict[str, str]:
     """Versions and machine, as a reader of the results needs them."""
-    from drmlib.lab import session
+    from drmlib import precision, session
 
     versions = {name: version(name) for name in ("drmlib", "torch", "torchvision", "numpy", "papermill")}
     return {
         "python": platform.python_version(),
         **versions,
         "device": session.available_devices()[0],
-        "processors": str(os.cpu_count()),
+        "processor": session.processor(),
+        "cores": str(session.cores()),
+        "precision": precision.name(),
         "platform": platform.platform(terse=True),
     }
 

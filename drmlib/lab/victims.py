@@ -17,11 +17,11 @@ from drmlib.data.augment import Augmentation
 from drmlib.data.dataset import Dataset
 from drmlib.data.subjects import split_subjects
 from drmlib.lab.cache import cached_fit
-from drmlib.lab.session import lookup, progress
 from drmlib.models.mnist_cnn import MnistCNN
 from drmlib.models.resnet import resnet18
 from drmlib.models.small_cnn import SmallCNN
 from drmlib.rng import stream
+from drmlib.session import lookup, progress
 from drmlib.training.fit import CLASSIFICATION, REGRESSION, Recipe
 
 

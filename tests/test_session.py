@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from drmlib.lab import session
+from drmlib import session
 
 
 def test_auto_is_a_device_of_this_machine():
