@@ -11,14 +11,17 @@ from benchmarks import (
     inversion,
     malicious_inputs_speed,
     poisoning,
+    threads,
     training,
 )
 from benchmarks.timing import Row, peak_memory, report
+from drmlib import precision, session
 
 ALL = {
     "poisoning": poisoning.run,
     "images": images.run,
     "training": training.run,
+    "threads": threads.run,
     "detection": detection.run,
     "inversion": inversion.run,
     "confusion": confusion.run,
@@ -36,7 +39,8 @@ def main(names: tuple[str, ...]) -> None:
         click.echo(f"{name} ...", err=True)
         rows += ALL[name]()
     click.echo(report(rows))
-    click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads, peak memory {peak_memory()} MB")
+    used = f"{session.threads()}; {precision.name()}; {session.processor()}"
+    click.echo(f"torch {torch.__version__}; {used}; peak memory {peak_memory()} MB")
 
 
 if __name__ == "__main__":

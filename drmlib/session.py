@@ -44,10 +44,11 @@ def settle_threads() -> None:
     already, only the number of threads can still be changed.
     """
     count = wanted_threads()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["OMP_NUM_THREADS"] = str(count)
     torch = sys.modules.get("torch")
-    if torch is not None and torch.get_num_threads() != count:
+    if torch is None:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    elif torch.get_num_threads() != count:
         torch.set_num_threads(count)
 
 

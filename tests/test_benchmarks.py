@@ -9,6 +9,7 @@ from benchmarks import (
     malicious_inputs_speed,
     poisoning,
     repair,
+    threads,
     training,
 )
 from benchmarks.timing import compare, report
@@ -29,6 +30,7 @@ def test_medians_and_the_ratio_by_hand():
         (poisoning.run, {"n": 16}, 22),
         (images.run, {"n": 16}, 3),
         (training.run, {"n": 20, "batch_size": 8}, 3),
+        (threads.run, {"seconds": 0.01, "repeats": 1}, 2),
         (inversion.run, {"steps": 1, "classes": 3}, 4),
         (confusion.run, {"n": 64}, 1),
         (detection.run, {"n": 120, "classes": 4, "width": 16}, 3),

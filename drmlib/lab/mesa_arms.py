@@ -20,7 +20,7 @@ from drmlib.data.dataset import Dataset
 from drmlib.inversion.mesa import LEVELS, Patches, trigger_distribution
 from drmlib.inversion.point_triggers import point_triggers
 from drmlib.lab.cache import cached_fit
-from drmlib.lab.victims import Material, untrained
+from drmlib.lab.victims import Material, searched, untrained
 from drmlib.mitigation.unlearn import unlearn
 from drmlib.rng import stream
 from drmlib.session import progress
@@ -116,7 +116,7 @@ def further_arms(
 
 def _distribution(model: nn.Module, images: Tensor, label: int, side: int, seed: int, **settings: Any) -> Patches:
     g = stream(seed, "mesa", device=images.device)
-    return trigger_distribution(model, images, label, size=side, generator=g, **settings)[0]
+    return trigger_distribution(searched(model), images, label, size=side, generator=g, **settings)[0]
 
 
 def retrained(

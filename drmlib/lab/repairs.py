@@ -21,6 +21,7 @@ from drmlib.attacks.poison import Trigger
 from drmlib.data.dataset import Dataset
 from drmlib.inversion.drmguard import drmguard
 from drmlib.inversion.neural_cleanse import neural_cleanse
+from drmlib.lab.victims import searched
 from drmlib.mitigation.anp import anp
 from drmlib.mitigation.clean_samples import HELD_OUT, hold_out, tolerable
 from drmlib.mitigation.clp import clp
@@ -95,8 +96,8 @@ def recovered(suspected: Suspected) -> Trigger:
     """The trigger that Neural Cleanse finds in a classifier; in a regressor a mixture of all DRMGuard's families'."""
     model, clean, g = suspected.model, suspected.clean, suspected.stream("inversion")
     if not clean.task.is_regression:
-        return neural_cleanse(model, clean.images, len(clean.task.outputs), generator=g).trigger
-    found = drmguard(model, clean.images, every_family=True, generator=g)
+        return neural_cleanse(searched(model), clean.images, len(clean.task.outputs), generator=g).trigger
+    found = drmguard(searched(model), clean.images, every_family=True, generator=g)
     return Mixture(tuple(one.trigger for one in found.recovered.values()), found.weights)
 
 

@@ -12,11 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from drmlib import precision
 from drmlib.data import digits, faces, gaze, head_pose, images, signs
 from drmlib.data.augment import Augmentation
 from drmlib.data.dataset import Dataset
 from drmlib.data.subjects import split_subjects
 from drmlib.lab.cache import cached_fit
+from drmlib.models.mixed_precision import mixed_precision
 from drmlib.models.mnist_cnn import MnistCNN
 from drmlib.models.resnet import resnet18
 from drmlib.models.small_cnn import SmallCNN
@@ -62,7 +64,8 @@ PROFILES = {
 def material(dataset: str, profile: str, *, seed: int, device: torch.device | str) -> Material:
     """The data called `dataset` at the sizes of `profile`, on `device`; rendered sets are drawn anew for every seed."""
     sizes = lookup("profile", profile, PROFILES)
-    return lookup("dataset", dataset, DATASETS)(sizes, seed, device)
+    source = lookup("dataset", dataset, DATASETS)(sizes, seed, device)
+    return source._replace(recipe=replace(source.recipe, autocast=precision.autocast(device)))
 
 
 def victim(source: Material, dataset: Dataset, *, seed: int, name: str = "victim") -> nn.Module:
@@ -71,6 +74,11 @@ def victim(source: Material, dataset: Dataset, *, seed: int, name: str = "victim
     order = stream(seed, "victim", "order", device=dataset.device)
     cached_fit(model, dataset, source.recipe, generator=order, progress=progress(f"train {name}"))
     return model
+
+
+def searched(model: nn.Module) -> nn.Module:
+    """`model` as an inversion goes through it: in bfloat16 where victims are trained in it (drmlib.precision)."""
+    return mixed_precision(model, precision.autocast(next(model.parameters()).device))
 
 
 def untrained(source: Material, *, seed: int) -> nn.Module:

@@ -35,7 +35,7 @@ TEACHER_EPOCHS = 10  # the authors' 5 to 10
 
 
 def last_stages(model: nn.Module) -> list[nn.Module]:
-    """The last three blocks with a convolution: conv3 to conv5 of a SmallCNN, stage2 to stage4 of a ResNet."""
+    """The last three blocks with a convolution: conv2 to conv4 of a SmallCNN, stage2 to stage4 of a ResNet."""
     return conv_blocks(model)[-3:]
 
 

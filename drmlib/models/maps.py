@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def conv_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks with a convolution, in order, of the outermost module that has three or more: conv1 to conv5 of a
+    """The blocks with a convolution, in order, of the outermost module that has three or more: conv1 to conv4 of a
     SmallCNN, stem and stages of a ResNet. Raises ValueError if there are none.
     """
     for module in model.modules():

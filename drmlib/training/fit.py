@@ -157,7 +157,8 @@ def training_step(
     if images.ndim == 4:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, dtype=recipe.autocast, enabled=recipe.autocast is not None):
-        loss = recipe.loss(model(images), targets)
+        outputs = model(images)
+        loss = recipe.loss(outputs if recipe.autocast is None else outputs.float(), targets)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

@@ -90,6 +90,6 @@ def test_too_few_clean_images_are_refused(colours):
 
 def test_blocks_of_convolutions(colours):
     body = colours.model.body
-    assert conv_blocks(colours.model) == [body.conv1, body.conv2, body.conv3, body.conv4, body.conv5]
+    assert conv_blocks(colours.model) == [body.conv1, body.conv2, body.conv3, body.conv4]
     with pytest.raises(ValueError, match="three blocks of convolutions"):
         conv_blocks(PlantedClassifier())

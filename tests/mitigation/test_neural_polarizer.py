@@ -32,7 +32,7 @@ def problem(make):
 
 def test_it_stands_where_the_authors_put_it():
     small, residual = (make(4, width=4, generator=stream(0)) for make in (SmallCNN, resnet18))
-    assert last_but_one(small) is small.body.conv4[0]
+    assert last_but_one(small) is small.body.conv3[0]
     assert last_but_one(residual) is residual.body.stage4[1].conv1
     with pytest.raises(ValueError, match="two convolutions or more, got 1"):
         last_but_one(nn.Sequential(nn.Conv2d(3, 3, 1)))
@@ -56,7 +56,7 @@ def test_the_polarizer_learns_alone_and_the_given_model_stays(make):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
     changed = {name for name, value in first.state_dict().items() if not torch.equal(value, start[name])}
-    place = ("body.conv4.0" if make is SmallCNN else "body.stage4.1.conv1") + ".polarizer"
+    place = ("body.conv3.0" if make is SmallCNN else "body.stage4.1.conv1") + ".polarizer"
     assert changed == {f"{place}.convolution.weight", f"{place}.norm.weight", f"{place}.norm.bias"}
     assert all(p.requires_grad for p in first.parameters())
     assert not any(m._forward_pre_hooks for m in first.modules())

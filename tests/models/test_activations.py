@@ -52,7 +52,7 @@ def test_hooks_are_gone_afterwards_even_after_an_error(model):
 @pytest.mark.parametrize(
     ("network", "count"),
     [
-        (SmallCNN(3, width=4, generator=stream(0)), 7),
+        (SmallCNN(3, width=4, generator=stream(0)), 6),
         (MnistCNN(3, channels=3, size=16, generator=stream(0)), 4),
         (MLP(3, inputs=3 * 16 * 16, generator=stream(0)), 3),
         (resnet18(3, width=4, generator=stream(0)), 6),
