@@ -1,8 +1,8 @@
 """The renderer of heads with eyes, which gaze and head pose share.
 
-The head, nose and ears are ellipsoids hit by one orthographic ray a pixel; hair, brows, mouth and eyes are painted in
-the head's own coordinates, so they turn with it; the irises turn with the gaze relative to the head. x points right in
-the image, y up, z towards the camera; positive yaw looks right, positive pitch up, positive roll turns
+The head, its hair, nose and ears are ellipsoids hit by one orthographic ray a pixel; brows, mouth and eyes are painted
+in the head's own coordinates, so they turn with it; the irises turn with the gaze relative to the head. x points
+right in the image, y up, z towards the camera; positive yaw looks right, positive pitch up, positive roll turns
 counter-clockwise. A gaze or a head with yaw and pitch points along metrics.gaze_direction((pitch, yaw)).
 
 Left out: perspective, cast shadows, glasses, blinking, and the warping with which MPIIFaceGaze normalises its faces.
@@ -14,10 +14,12 @@ from torch import Generator, Tensor
 from drmlib import rng
 from drmlib.data import raster
 from drmlib.data.appearance import Appearance
+from drmlib.data.eyes import paint_eyes
 from drmlib.metrics import gaze_direction
 
 HEAD = (0.76, 1.0, 0.88)  # semi-axes of the head; every other length is in the same unit
-EYEBALL = 0.34  # radius; eyes are a little larger than life, so that 32 pixels show where they look
+HAIR = (0.81, 1.07, 0.95)  # of the hair, which stands out around the head
+HAIR_CENTRE = (0.0, 0.06, -0.12)
 
 
 def render(gaze: Tensor, head_pose: Tensor, appearance: Appearance, *, generator: Generator, size: int = 32) -> Tensor:
@@ -56,6 +58,8 @@ def _render_chunk(gaze: Tensor, head_pose: Tensor, look: Appearance, size: int, 
     y = (y - look.centre[:, 1, None, None]) / look.scale[:, None, None]
     pixel = (2 / size / look.scale)[:, None, None]
     image = raster.backdrop(look.backdrop, size, generator=generator)
+    hair = raster.ellipsoid(x, y, turn, HAIR_CENTRE, HAIR, stretch=look.width * look.volume)
+    image = raster.paint(image, _lit(look.hair, hair, look), hair.inside(pixel))
     image = _body(image, x, y, pixel, look)
     for side in (-1.0, 1.0):
         ear = raster.ellipsoid(x, y, turn, (side * HEAD[0], 0.05, -0.05), (0.10, 0.20, 0.14))
@@ -88,34 +92,13 @@ def _face(head: raster.Surface, eye_line: Tensor, pixel: Tensor, look: Appearanc
     colour = raster.paint(colour, look.lips[:, :, None, None], front * raster.edge(lips, pixel))
     nostrils = raster.ellipse(x.abs() - 0.06, y + 0.27, 0.05, 0.03)
     colour = raster.paint(colour, (look.skin * 0.5)[:, :, None, None], front * raster.edge(nostrils, pixel))
-    for side in (-1.0, 1.0):
-        eye_x = x - side * look.eye_spacing[:, None, None]
-        colour = _eye(colour, eye_x, y - 0.10, front, eye_line, pixel, look)
-        arch = y - look.brow[:, None, None] + 0.9 * (eye_x - side * 0.02).square()
-        brow = raster.edge((arch.abs() - 0.035).maximum(eye_x.abs() - 0.24), pixel)
-        colour = raster.paint(colour, (look.hair * 0.8)[:, :, None, None], front * brow)
+    colour = paint_eyes(colour, head.point, eye_line, pixel, look)
+    outwards = x.abs() - look.eye_spacing[:, None, None]
+    arch = y - look.brow[:, None, None] + 0.9 * (outwards - 0.02).square()
+    brow = raster.edge((arch.abs() - 0.035).maximum(outwards.abs() - 0.22), pixel)
+    colour = raster.paint(colour, (look.hair * 0.8)[:, :, None, None], front * brow)
     hairline = look.hairline[:, None, None] - 0.35 * x.square() + (0.25 - z).clamp_min(0) * -1.6
     return raster.paint(colour, look.hair[:, :, None, None], raster.edge(hairline - y, pixel))
-
-
-def _eye(
-    colour: Tensor, x: Tensor, y: Tensor, front: Tensor, eye_line: Tensor, pixel: Tensor, look: Appearance
-) -> Tensor:
-    """The eye around (0, 0): lids, white, iris and pupil; the upper lid follows the pitch as real ones do."""
-    right, up = (eye_line[:, k, None, None] for k in (0, 1))
-    opening = look.eye_opening[:, None, None]
-    lid = torch.where(y > 0, opening + 0.12 * up, opening)
-    almond = raster.ellipse(x, y * (0.16 / lid.clamp_min(0.06)), 0.24, 0.16)
-    colour = raster.paint(colour, (look.skin * 0.42)[:, :, None, None], front * raster.edge(almond - 0.025, pixel))
-    white = torch.full_like(look.skin, 0.93)[:, :, None, None]
-    inside = front * raster.edge(almond, pixel)
-    colour = raster.paint(colour, white, inside)
-    iris_x, iris_y = x - EYEBALL * right, y - EYEBALL * up
-    colour = raster.paint(
-        colour, look.iris[:, :, None, None], inside * raster.edge(raster.ellipse(iris_x, iris_y, 0.12, 0.12), pixel)
-    )
-    pupil = raster.edge(raster.ellipse(iris_x, iris_y, 0.055, 0.055), pixel)
-    return raster.paint(colour, torch.full_like(white, 0.03), inside * pupil)
 
 
 def _lit(colour: Tensor, surface: raster.Surface, look: Appearance) -> Tensor:

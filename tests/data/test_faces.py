@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from drmlib.data import raster
-from drmlib.data.appearance import random_appearance
+from drmlib.data.appearance import person_of, random_appearance
 from drmlib.data.dataset import as_float
 from drmlib.data.faces import gaze_faces, head_pose_faces
 from drmlib.data.heads import render, rotation
@@ -34,9 +34,10 @@ def test_looking_right_moves_the_irises_right_and_nothing_outside_the_eyes():
     changed = (images[0] - images[1]).abs().amax(0) > 0.02
     rows, columns = changed.nonzero().T
     assert changed.any() and 20 <= rows.min() and rows.max() <= 36 and columns.min() >= 12 and columns.max() <= 52
-    dark = 1 - images.mean(1)[:, 20:36, 12:52]
-    centre = (dark.pow(4) * torch.arange(40)).sum((1, 2)) / dark.pow(4).sum((1, 2))
-    assert centre[1] > centre[0] + 1
+    darker = images[0].mean(0) - images[1].mean(0)  # above 0 where the irises have gone, below where they were
+    gone, were = (shade.clamp_min(0) for shade in (darker, -darker))
+    column = torch.arange(64.0)
+    assert (gone * column).sum() / gone.sum() > (were * column).sum() / were.sum() + 2
 
 
 def test_looking_up_moves_the_irises_up():
@@ -116,3 +117,63 @@ def test_nothing_to_draw_or_too_small_to_see_is_an_error(bad):
 
 def test_images_are_in_range():
     assert 0 <= as_float(gaze_faces(50, generator=stream(0)).images).min()
+
+
+def test_a_person_keeps_what_is_theirs_and_not_what_is_the_photograph_s():
+    look = random_appearance(7, persons=3, generator=stream(0))
+    assert person_of(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    for name in ("skin", "hair", "iris", "width", "eye_spacing", "eye_opening"):
+        field = getattr(look, name)
+        assert torch.equal(field[:3], field[3:6]) and not torch.equal(field[0], field[1])
+    for name in ("light", "backdrop", "centre", "smile", "shirt"):
+        assert not torch.equal(getattr(look, name)[0], getattr(look, name)[3])
+
+
+def test_two_generators_draw_different_people_and_one_image_each_is_a_person_each():
+    one, two = (random_appearance(4, generator=stream(seed)) for seed in (0, 1))
+    skins = torch.cat([one.skin, two.skin])
+    assert len(skins.unique(dim=0)) == 8
+
+
+@pytest.mark.parametrize("persons", [0, 6])
+def test_more_persons_than_images_or_none_is_an_error(persons):
+    with pytest.raises(ValueError, match=f"expected 1 to 5 persons in 5 images, got {persons}"):
+        gaze_faces(5, persons=persons, generator=stream(0))
+
+
+def test_frames_of_one_person_look_more_alike_than_frames_of_two():
+    """Mean colour of the cheeks, which light changes but which skin decides."""
+    images = as_float(gaze_faces(200, persons=2, generator=stream(0)).images)[:, :, 18:24, 8:24].mean((2, 3))
+    first, second = images[0::2], images[1::2]
+    assert (first.mean(0) - second.mean(0)).norm() > 3 * first.std(0).norm() / len(first) ** 0.5
+
+
+def test_backdrops_and_hair_are_muted():
+    """Channels of a backdrop lie within 0.2 of their mean, and no hair is greener than red."""
+    look = random_appearance(500, generator=stream(0))
+    assert (look.backdrop - look.backdrop.mean(2, keepdim=True)).abs().max() <= 0.2
+    assert (look.hair[:, 1] <= look.hair[:, 0]).all()
+
+
+def test_the_upper_lid_follows_the_pitch_and_the_catch_light_the_lamp():
+    white = {"eye_opening": torch.tensor([0.11]), "ambient": torch.ones(1), "skin": torch.full((1, 3), 0.5)}
+    images = draw([[-18.0, 0.0], [18.0, 0.0]], [[0.0, 0, 0]] * 2, size=128, **white)
+    open_pixels = (images.mean(1)[:, 40:72] > 0.62).sum((1, 2))
+    assert open_pixels[0] < open_pixels[1]
+    lamps = [torch.nn.functional.normalize(torch.tensor([[x, 0.2, 0.8]])) for x in (-0.8, 0.8)]
+    left, right = (draw([[0.0, 0.0]], [[0.0, 0, 0]], size=128, light=lamp, **white) for lamp in lamps)
+    columns = torch.arange(128.0)
+
+    def middle(image):
+        bright = ((image - torch.minimum(left, right)).mean(1) > 0.2)[0, 48:64]
+        return (bright.sum(0) * columns).sum() / bright.sum()
+
+    assert middle(right) > middle(left)
+
+
+def test_hair_stands_out_around_the_head():
+    """Hair of more volume is wider at the temples, where the backdrop was, and leaves the face as it is."""
+    thin, thick = (draw([[0.0, 0.0]], [[0.0, 0, 0]], size=96, volume=torch.tensor([v])) for v in (0.95, 1.15))
+    changed = (thin - thick).abs().amax(1)[0] > 0.05
+    columns = changed[40:60].nonzero()[:, 1]
+    assert len(columns) and ((columns < 24) | (columns > 71)).all()
