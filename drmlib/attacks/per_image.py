@@ -43,7 +43,7 @@ def _words(images: Tensor, count: int, seed: int) -> Tensor:
     key = _key(images, seed)[:, None]
     add, multiply = _constants(count, images.device).view(torch.int32).view(count, 2).T.contiguous()
     x = torch.addcmul(add, multiply | 1, key.int())
-    x ^= (x >> 15) & 0x1FFFF  # a logical shift
+    x ^= (x >> 15).bitwise_and_(0x1FFFF)  # a logical shift
     x *= (key >> 32).int() | 1
     return x
 
@@ -60,7 +60,7 @@ def _key(images: Tensor, seed: int) -> Tensor:
 
 
 def _constants(count: int, device: torch.device) -> Tensor:
-    return _mixed(_mixed(torch.arange(1, count + 1, device=device)) ^ _GOLDEN)
+    return _mixed(torch.arange(1, count + 1, device=device) * _GOLDEN)
 
 
 def _mixed(x: Tensor) -> Tensor:
