@@ -45,9 +45,7 @@ def run(n: int = 10_000) -> list[Row]:
         copy[everyone] = images
 
     rows = [
-        compare(
-            f"{name}, {n} uint8 images, against a masked copy", lambda t=t: t(images), floor, repeats=5, target=target
-        )
+        compare(f"{name}, {n} uint8 images, against a masked copy", partial(t, images), floor, repeats=5, target=target)
         for name, (t, target) in triggers(images).items()
     ]
     return rows + poisoned(images)
@@ -60,7 +58,7 @@ def poisoned(images: Tensor) -> list[Row]:
     rows = [
         compare(
             f"poison(), {name}, 10 % of {n}, against a copy of the set",
-            lambda t=triggers(images)[name][0]: poison(data, t, AllToOne(1), rate=0.1, generator=stream(0, "poison")),
+            partial(_poison, data, triggers(images)[name][0]),
             images.clone,
             repeats=15,
             target=target,
@@ -69,14 +67,22 @@ def poisoned(images: Tensor) -> list[Row]:
     ]
     floats = images[: round(0.1 * n) + round(0.2 * n)].float().div_(255)
     grid = warp.grid.expand(len(floats), -1, -1, -1)
-
-    def with_covers() -> Poisoned:
-        noise, generator = warp.noise(0), stream(0, "poison")
-        return poison(data, warp, AllToOne(1), rate=0.1, cover_rate=0.2, cover_trigger=noise, generator=generator)
-
+    with_covers = partial(_poison, data, warp, cover_rate=0.2, cover_trigger=warp.noise(0))
     what = f"poison(), WaNet, 10 % and 20 % covers of {n}, against grid_sample"
     sample = partial(F.grid_sample, floats, grid, align_corners=True)
     return [*rows, compare(what, with_covers, sample, repeats=15, target="< 1.3")]
+
+
+def _poison(data: Dataset, trigger: Trigger, cover_rate: float = 0.0, cover_trigger: Trigger | None = None) -> Poisoned:
+    return poison(
+        data,
+        trigger,
+        AllToOne(1),
+        rate=0.1,
+        cover_rate=cover_rate,
+        cover_trigger=cover_trigger,
+        generator=stream(0, "poison"),
+    )
 
 
 def triggers(images: Tensor) -> dict[str, tuple[Trigger, str]]:
