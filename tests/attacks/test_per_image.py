@@ -79,3 +79,12 @@ def test_views_and_images_of_any_size_have_the_numbers_of_their_copies():
     odd = records[:, 1:].unflatten(1, (3, 5, 5))
     for images in (odd, IMAGES[:6, :, 1:], IMAGES[:6, :, :, ::2], IMAGES[:6].to(memory_format=torch.channels_last)):
         assert torch.equal(uniform(images, 5, seed=0), uniform(images.contiguous().clone(), 5, seed=0))
+
+
+def test_either_half_of_a_key_alone_gives_other_numbers(monkeypatch):
+    """Keys that differ by one in the lower 32 bits, or in the upper ones alone, are as good as any two."""
+    upper, other = 0x12345679 << 32, 0x5A5A5A5B << 32
+    keys = torch.tensor([upper + 5, upper + 6, other + 5])
+    monkeypatch.setattr("drmlib.attacks.per_image._key", lambda images, seed: keys)
+    drawn = uniform(IMAGES[:3], 20_000, seed=0)
+    assert torch.corrcoef(drawn).fill_diagonal_(0).abs().max() < 5 / 20_000**0.5
