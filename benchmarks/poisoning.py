@@ -1,7 +1,14 @@
-"""Every closed-form trigger from uint8 to uint8 against the floor: an in-place masked copy of the same bytes."""
+"""Every closed-form trigger from uint8 to uint8 against the floor, an in-place masked copy of the same bytes.
+
+poison() is compared with a plain copy of its images, and, for WaNet with its covers, with grid_sample of as many floats
+as it warps.
+"""
+
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.timing import Row, compare
 from drmlib.attacks import (
@@ -22,14 +29,14 @@ from drmlib.attacks import (
     trojan,
     wanet,
 )
-from drmlib.attacks.poison import Trigger, poison
+from drmlib.attacks.poison import Poisoned, Trigger, poison
 from drmlib.attacks.targets import AllToOne
 from drmlib.data.dataset import Dataset, Task
 from drmlib.rng import stream
 
 
 def run(n: int = 10_000) -> list[Row]:
-    """Triggers on n CIFAR-sized images, and poison() at 10 % of five times as many."""
+    """Triggers on n CIFAR-sized images, and poison() at 10 % of them."""
     images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=stream(0, "images"))
     everyone = torch.ones(n, dtype=torch.bool)
     copy = torch.empty_like(images)
@@ -38,23 +45,44 @@ def run(n: int = 10_000) -> list[Row]:
         copy[everyone] = images
 
     rows = [
-        compare(
-            f"{name}, {n} uint8 images, against a masked copy", lambda t=t: t(images), floor, repeats=5, target=target
-        )
+        compare(f"{name}, {n} uint8 images, against a masked copy", partial(t, images), floor, repeats=5, target=target)
         for name, (t, target) in triggers(images).items()
     ]
-    many = Dataset(images.repeat(5, 1, 1, 1), torch.zeros(5 * n, dtype=torch.int64), Task("t", ("a", "b")))
-    for name in ("BadNets", "Blend", "SIG"):
-        t = triggers(images)[name][0]
-        rows.append(
-            compare(
-                f"poison(), {name}, 10 % of {5 * n}, against a copy of the set",
-                lambda t=t: poison(many, t, AllToOne(1), rate=0.1, generator=stream(0, "poison")),
-                lambda: many.images.clone(),
-                repeats=5,
-            )
+    return rows + poisoned(images)
+
+
+def poisoned(images: Tensor) -> list[Row]:
+    """poison() at 10 % against images.clone(), and WaNet with 20 % covers against grid_sample of 30 % of the images."""
+    n, warp = len(images), wanet.warp(generator=stream(0, "wanet"))
+    data = Dataset(images, torch.zeros(n, dtype=torch.int64), Task("t", ("a", "b")))
+    rows = [
+        compare(
+            f"poison(), {name}, 10 % of {n}, against a copy of the set",
+            partial(_poison, data, triggers(images)[name][0]),
+            images.clone,
+            repeats=15,
+            target=target,
         )
-    return rows
+        for name, target in (("BadNets", "< 1.3"), ("Blend", "< 1.5"), ("SIG", ""))
+    ]
+    floats = images[: round(0.1 * n) + round(0.2 * n)].float().div_(255)
+    grid = warp.grid.expand(len(floats), -1, -1, -1)
+    with_covers = partial(_poison, data, warp, cover_rate=0.2, cover_trigger=warp.noise(0))
+    what = f"poison(), WaNet, 10 % and 20 % covers of {n}, against grid_sample"
+    sample = partial(F.grid_sample, floats, grid, align_corners=True)
+    return [*rows, compare(what, with_covers, sample, repeats=15, target="< 1.3")]
+
+
+def _poison(data: Dataset, trigger: Trigger, cover_rate: float = 0.0, cover_trigger: Trigger | None = None) -> Poisoned:
+    return poison(
+        data,
+        trigger,
+        AllToOne(1),
+        rate=0.1,
+        cover_rate=cover_rate,
+        cover_trigger=cover_trigger,
+        generator=stream(0, "poison"),
+    )
 
 
 def triggers(images: Tensor) -> dict[str, tuple[Trigger, str]]:

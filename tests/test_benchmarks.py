@@ -27,7 +27,7 @@ def test_medians_and_the_ratio_by_hand():
 @pytest.mark.parametrize(
     ("run", "arguments", "rows"),
     [
-        (poisoning.run, {"n": 16}, 22),
+        (poisoning.run, {"n": 16}, 23),
         (images.run, {"n": 16}, 3),
         (training.run, {"n": 20, "batch_size": 8}, 3),
         (threads.run, {"seconds": 0.01, "repeats": 1}, 2),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from drmlib.data.dataset import chunks, like
+from drmlib.data.dataset import like
 
 GRID = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0))
 
@@ -30,11 +30,12 @@ class BadNets(NamedTuple):
 
     def __call__(self, images: Tensor) -> Tensor:
         check_shape(images, self.pattern)
-        pattern = like(self.pattern, images).to(images.device)
-        mask, stamped = self.mask.to(images.device), torch.empty_like(images)
-        for part, out in zip(chunks(images), chunks(stamped), strict=True):
-            torch.where(mask, pattern, part, out=out)
-        return stamped
+        pattern, mask = like(self.pattern, images).to(images.device), self.mask.to(images.device)
+        if images.dtype == torch.uint8:
+            # All bits of a byte, or none: on a CPU `and` and `or` are ten times as fast as torch.where.
+            inside = mask.to(torch.uint8).mul_(255).expand_as(pattern).contiguous()
+            return (images & ~inside).bitwise_or_(pattern & inside)
+        return torch.where(mask, pattern, images)
 
 
 def grid(*, channels: int = 3, height: int = 32, width: int = 32) -> BadNets:

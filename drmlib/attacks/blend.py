@@ -34,12 +34,16 @@ class Blend(NamedTuple):
         return torch.lerp(images, pattern.to(images.dtype), self.alpha)
 
     def _blend_bytes(self, images: Tensor, pattern: Tensor) -> Tensor:
-        """In int32, for 16 signed bits overflow, and a few images at a time, so that the integers stay in cache."""
+        """A few images at a time, so that the integers stay in cache.
+
+        The sum is at most 255 x 256 + 128, which needs 16 bits without a sign. int16 wraps, and the shift copies the
+        sign, but the lowest byte after the shift is the upper byte of the sum, and the last cast keeps just that.
+        """
         a = round(256 * self.alpha)
-        offset = as_bytes(pattern).int() * a + 128
+        offset = (as_bytes(pattern).int() * a + 128).to(torch.int16)
         blended = torch.empty_like(images)
         for part, out in zip(chunks(images), chunks(blended), strict=True):
-            out.copy_(part.int().mul_(256 - a).add_(offset).bitwise_right_shift_(8))
+            out.copy_(torch.add(offset, part.to(torch.int16), alpha=256 - a).bitwise_right_shift_(8))
         return blended
 
 

@@ -2,9 +2,15 @@
 
 Attacks that draw a noise field, a patch or a partner anew for every image draw it here. The same image gets the same
 numbers in any batch, any chunk, any process and on any device, so whatever is built on them is a trigger like the
-others, images -> images, with no generator to pass and no state. Mixing is the finaliser of SplitMix64 (Steele, Lea,
-Flood 2014), on int64, whose products wrap.
+others, images -> images, with no generator to pass and no state.
+
+Two steps. An image becomes one key of 64 bits by the hash NH of UMAC (Black, Halevi, Krawczyk, Krovetz, Rogaway 1999,
+section 4): two different images have the same key with probability 2^-32 at most. Then number p of an image is drawn
+from its key (k1, k2) in arithmetic of 32 bits, in which processors are fast: x = a_p k1 + b_p, mixed, times k2. The
+constants are drawn by the finaliser of SplitMix64 (Steele, Lea, Flood 2014). All products wrap.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -17,12 +23,14 @@ _BITS = 24  # as many as a float32 holds exactly
 
 def uniform(images: Tensor, *shape: int, seed: int) -> Tensor:
     """Independent uniform numbers (n, *shape), float32 in [0, 1), for images (n, c, h, w), float or uint8."""
-    count = 1
-    for size in shape:
-        count *= size
-    index = _mixed(torch.arange(1, count + 1, device=images.device))
-    drawn = _mixed(_key(images, seed)[:, None] + index)
-    return (_shifted(drawn, 64 - _BITS).float() * 2.0**-_BITS).view(-1, *shape)
+    drawn = _words(images, math.prod(shape), seed)
+    positive = drawn.bitwise_right_shift_(32 - _BITS).bitwise_and_((1 << _BITS) - 1)
+    return positive.float().mul_(2.0**-_BITS).view(-1, *shape)
+
+
+def signed(images: Tensor, *shape: int, seed: int) -> Tensor:
+    """Independent uniform numbers (n, *shape), float32 in [-1, 1], for images (n, c, h, w), float or uint8."""
+    return _words(images, math.prod(shape), seed).float().mul_(2.0**-31).view(-1, *shape)
 
 
 def choice(images: Tensor, among: int, *, seed: int) -> Tensor:
@@ -30,11 +38,29 @@ def choice(images: Tensor, among: int, *, seed: int) -> Tensor:
     return (uniform(images, 1, seed=seed).squeeze(1) * among).long().clamp_(max=among - 1)
 
 
+def _words(images: Tensor, count: int, seed: int) -> Tensor:
+    """Random int32 (n, count), of which the upper bits are the best."""
+    key = _key(images, seed)[:, None]
+    add, multiply = _constants(count, images.device).view(torch.int32).view(count, 2).T.contiguous()
+    x = torch.addcmul(add, multiply | 1, key.int())
+    x ^= (x >> 15).bitwise_and_(0x1FFFF)  # a logical shift
+    x *= (key >> 32).int() | 1
+    return x
+
+
 def _key(images: Tensor, seed: int) -> Tensor:
-    """One int64 an image, from all its bytes and their places."""
-    pixels = as_bytes(images).flatten(1).long()
-    places = _mixed(_mixed(torch.arange(1, pixels.shape[1] + 1, device=images.device)) ^ _GOLDEN)
-    return _mixed((pixels * places).sum(1) + _mixed(torch.full((), seed, dtype=torch.int64, device=images.device)))
+    """One int64 an image: NH, the sum of (word + constant)(word' + constant') over the pairs of its 32-bit words."""
+    pixels = as_bytes(images).flatten(1)
+    pairs = -(-pixels.shape[1] // 8)
+    padded = pixels.new_zeros(len(pixels), 8 * pairs)
+    padded[:, : pixels.shape[1]] = pixels  # a copy, whose words are aligned whatever view the images are
+    words = (padded.view(torch.int32) + _constants(pairs, images.device).view(torch.int32)).long()
+    products = words[:, :pairs] * words[:, pairs:]
+    return _mixed(products.sum(1) + _mixed(torch.full((), seed, dtype=torch.int64, device=images.device)))
+
+
+def _constants(count: int, device: torch.device) -> Tensor:
+    return _mixed(torch.arange(1, count + 1, device=device) * _GOLDEN)
 
 
 def _mixed(x: Tensor) -> Tensor:

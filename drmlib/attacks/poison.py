@@ -79,7 +79,7 @@ def poison(
     covers = choose_covers(dataset, poisoned, cover_rate=cover_rate, cover_eligible=cover_eligible, generator=generator)
     images, targets = dataset.images.clone(), dataset.targets.clone()
     _stamp(images, trigger, poisoned)
-    _stamp(images, cover_trigger or trigger, covers)
+    _stamp(images, trigger if cover_trigger is None else cover_trigger, covers)
     targets[poisoned] = _retargeted(retarget, dataset.targets[poisoned])
     return Poisoned(
         replace(dataset, images=images, targets=targets),
@@ -100,14 +100,27 @@ def _stamp(images: Tensor, trigger: Trigger, index: Tensor) -> None:
     """Overwrites images[index] with what the trigger makes of them, CHUNK_BYTES at a time."""
     chunk = max(1, CHUNK_BYTES // max(1, images[0].numel() * images.element_size()))
     for part in index.split(chunk) if len(index) else ():
-        clean = images[part]
+        clean = images.index_select(0, part)
         stamped = trigger(clean)
         if stamped.shape != clean.shape or stamped.dtype != clean.dtype:
             raise ValueError(
                 f"a trigger returns images as it was given them: expected {clean.dtype} {tuple(clean.shape)}, "
                 f"got {stamped.dtype} {tuple(stamped.shape)}"
             )
-        images[part] = stamped
+        _copy_rows(images, part, stamped)
+
+
+def _copy_rows(images: Tensor, index: Tensor, rows: Tensor) -> None:
+    """images[index] = rows. Where images are whole words in memory, eight bytes are copied at a time."""
+    if _in_words(images) and _in_words(rows):
+        images.flatten(1).view(torch.int64).index_copy_(0, index, rows.flatten(1).view(torch.int64))
+    else:
+        images[index] = rows
+
+
+def _in_words(images: Tensor) -> bool:
+    size, offset = images[0].numel() * images.element_size(), images.storage_offset() * images.element_size()
+    return images.is_contiguous() and not images.requires_grad and size % 8 == 0 and offset % 8 == 0
 
 
 def _retargeted(retarget: Retarget, targets: Tensor) -> Tensor:

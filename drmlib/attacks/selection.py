@@ -56,8 +56,9 @@ def choose_covers(
         raise ValueError(f"expected a cover rate in [0, 1), got {cover_rate}; it is a fraction of the whole set")
     free = torch.ones(len(dataset), dtype=torch.bool, device=dataset.device)
     free[poisoned] = False
-    pool = _pool(dataset, cover_eligible, "cover_eligible")
-    pool = pool[free[pool]]
+    if cover_eligible is not None:
+        free &= _checked(dataset, cover_eligible, "cover_eligible")
+    pool = free.nonzero().squeeze(1)
     m = round(cover_rate * len(dataset))
     if m > len(pool):
         raise ValueError(
@@ -69,10 +70,17 @@ def choose_covers(
 def _pool(dataset: Dataset, eligible: Tensor | None, name: str) -> Tensor:
     if eligible is None:
         return torch.arange(len(dataset), device=dataset.device)
+    return _checked(dataset, eligible, name).nonzero().squeeze(1)
+
+
+def _checked(dataset: Dataset, eligible: Tensor, name: str) -> Tensor:
     if eligible.dtype != torch.bool or eligible.shape != (len(dataset),):
         raise ValueError(f"expected {name} as bool ({len(dataset)},), got {eligible.dtype} {tuple(eligible.shape)}")
-    return eligible.nonzero().squeeze(1)
+    return eligible
 
 
 def _drawn(pool: Tensor, m: int, generator: Generator) -> Tensor:
-    return pool[torch.randperm(len(pool), generator=generator, device=pool.device)[:m]].sort().values
+    """m random ones of `pool`, in its order. The generator moves on as far for m = 0 as for any other number."""
+    drawn = torch.zeros(len(pool), dtype=torch.bool, device=pool.device)
+    drawn[torch.randperm(len(pool), generator=generator, device=pool.device)[:m]] = True
+    return pool[drawn.nonzero().squeeze(1)]

@@ -19,8 +19,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from drmlib.attacks.per_image import uniform
-from drmlib.data.dataset import as_float, chunks, like
+from drmlib.attacks.per_image import signed
+from drmlib.data.dataset import chunks
 
 
 class WaNet(NamedTuple):
@@ -60,8 +60,7 @@ class WaNetNoise(NamedTuple):
         return torch.cat([_sampled(part, self._moved(part, grid)) for part in chunks(images)])
 
     def _moved(self, images: Tensor, grid: Tensor) -> Tensor:
-        noise = uniform(images, *grid.shape, seed=self.seed).mul_(2).sub_(1)
-        return noise.div_(len(grid)).add_(grid).clamp_(-1, 1)
+        return grid.add(signed(images, *grid.shape, seed=self.seed), alpha=1 / len(grid))
 
 
 def warp(
@@ -85,10 +84,15 @@ def warp(
 
 
 def _sampled(images: Tensor, grid: Tensor) -> Tensor:
-    """`images` read at `grid` (n, h, w, 2), which never points outside: padding plays no part."""
-    floats = as_float(images)
-    warped = F.grid_sample(floats, grid.to(floats.dtype), mode="bilinear", align_corners=True)
-    return like(warped.clamp_(0, 1), images)  # the four weights sum to 1 only to a rounding
+    """`images` read at `grid` (n, h, w, 2), whose places are first clipped to [-1, 1]: that is what padding does.
+
+    Bytes are read in levels of 0 to 255 and rounded to the nearest.
+    """
+    floats = images.float() if images.dtype == torch.uint8 else images
+    warped = F.grid_sample(floats, grid.to(floats.dtype), mode="bilinear", padding_mode="border", align_corners=True)
+    if images.dtype == torch.uint8:
+        return warped.round_().to(torch.int16).to(torch.uint8)  # on a CPU faster than in one step
+    return warped.clamp_(0, 1)  # the four weights sum to 1 only to a rounding
 
 
 def _check_size(images: Tensor, grid: Tensor) -> None:

@@ -247,3 +247,58 @@ def test_the_first_order_ratio_where_it_is_exact():
     model, test = Flat(3 * SIZE * SIZE, 2, generator=stream(0)), slope_images(40, size=SIZE)
     assert first_order_ratio(model, test, lambda images: images / 2).tolist() == pytest.approx([1, 1], rel=1e-4)
     assert angle_variance_ratio(model, test, lambda images: images / 2).tolist() == pytest.approx([1, 1], rel=1e-2)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.2, 0.5, 0.999, 1.0])
+def test_blend_in_bytes_by_its_formula_for_all_levels_of_image_and_pattern(alpha):
+    """Row i, column j: image i, pattern j. With alpha = a / 256 the sum is rounded to the nearest, halves upwards."""
+    image, pattern = torch.arange(256).view(1, 1, 256, 1), torch.arange(256).view(1, 1, 256)
+    blended = Blend((pattern / 255).expand(1, 256, 256), alpha)(image.to(torch.uint8).expand(1, 1, 256, 256))
+    a = round(256 * alpha) / 256  # sums of 8 bits and a fraction of 8 bits are exact in float64
+    expected = ((1 - a) * image.double() + a * pattern + 0.5).floor()
+    assert torch.equal(blended, expected.to(torch.uint8))
+
+
+def test_stamped_bytes_are_pattern_or_image_for_all_levels():
+    image = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    pattern, mask = torch.rand(1, 16, 16, generator=stream(0)), torch.rand(16, 16, generator=stream(1)) < 0.5
+    assert torch.equal(BadNets(pattern, mask)(image), torch.where(mask, as_bytes(pattern), image))
+
+
+def test_a_cover_trigger_without_length_is_used():
+    """torch.nn.Sequential() holds nothing and is false, but it is a trigger: the identity."""
+    data = colour_images(40)
+    trigger = torch.nn.Sequential()
+    result = poison(data, PATCH, AllToOne(0), rate=0.1, cover_rate=0.2, cover_trigger=trigger, generator=stream(0))
+    assert torch.equal(result.dataset.images[result.cover], data.images[result.cover])
+    assert not torch.equal(result.dataset.images[result.poison], data.images[result.poison])
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 5, 7)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_poisoned_rows_are_the_triggers_images_in_any_layout(shape, dtype, layout):
+    """Whole words and none, in order and not; a trigger may return a view that starts anywhere in memory."""
+    images = torch.rand(12, *shape, generator=stream(0))
+    images = (as_bytes(images) if dtype == torch.uint8 else images.to(dtype)).to(memory_format=layout)
+    data = Dataset(images, torch.zeros(12, dtype=torch.int64), colour_images(4).task)
+
+    def inverted(images):
+        out = torch.empty(images.numel() + 1, dtype=images.dtype)[1:].view(images.shape)
+        return out.copy_(1 - images if images.is_floating_point() else 255 - images)
+
+    for trigger in (inverted, lambda images: inverted(images).clone(), lambda images: inverted(images).mT.clone().mT):
+        result = poison(data, trigger, AllToOne(0), rate=0.5, generator=stream(0))
+        chosen = result.poison
+        assert torch.equal(result.dataset.images[chosen], inverted(images[chosen]))
+        assert torch.equal(result.dataset.images[~chosen], images[~chosen])
+
+
+def test_covers_are_drawn_after_the_poison_and_none_of_them_moves_the_generator_as_far():
+    """What is drawn from the same generator afterwards does not depend on the cover rate."""
+    after = []
+    for cover_rate in (0.0, 0.2):
+        generator = stream(0)
+        poison(colour_images(40), PATCH, keep, rate=0.25, cover_rate=cover_rate, generator=generator)
+        after.append(torch.rand(3, generator=generator))
+    assert torch.equal(*after)
