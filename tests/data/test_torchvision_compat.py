@@ -17,8 +17,8 @@ from drmlib.data.torchvision_compat import load_torchvision, torchvision_state
 ROOT = Path(__file__).parents[2]
 GATE = "torchvision_compat.py"
 
-# Each case finds torch imported and torchvision not. All run in one interpreter, which imports torch once, and each in a
-# fork of it, so that none sees what another has imported or declared.
+# Each case finds torch imported and torchvision not. All run in one interpreter, which imports torch once, and each in
+# a fork of it, so that none sees what another has imported or declared.
 CASES = {
     "after an import that failed or succeeded": (
         "try:\n    import torchvision\nexcept RuntimeError:\n    pass\nassert load_torchvision() is load_torchvision()"
