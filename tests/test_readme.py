@@ -50,7 +50,11 @@ def test_the_picture_speaks_without_being_seen():
 def test_the_snippet_runs():
     """On fewer faces and with fewer steps than printed: what is tested is that names and arguments exist."""
     snippet = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    shorter = {"6000": "128", "[:500]": "[:64]", "drmguard(model, faces": "drmguard(steps=3, model=model, images=faces"}
+    shorter = {
+        "6000": "128",
+        "[:500]": "[:64]",
+        "drmguard(model, faces": "drmguard(explore_steps=3, steps=3, model=model, images=faces",
+    }
     for old, new in shorter.items():
         assert old in snippet
         snippet = snippet.replace(old, new)

@@ -52,10 +52,10 @@ def test_a_cover_carries_the_trigger_of_another_image():
 @pytest.fixture(scope="module")
 def learned():
     """A backdoor learned on 16-pixel colours in a few seconds: too short for a good one, long enough to be one."""
-    data = colour_images(300, size=16)
-    recipe = Recipe(nn.functional.cross_entropy, batch_size=32)
+    data = colour_images(150, size=16)
+    recipe = Recipe(nn.functional.cross_entropy, batch_size=24)
     model = SmallCNN(4, width=4, generator=stream(0, "weights"))
-    sizes = {"width": 4, "mask_steps": 100, "steps": 300, "rate": 0.25, "cross_rate": 0.25, "learning_rate": 5e-3}
+    sizes = {"width": 4, "mask_steps": 60, "steps": 200, "rate": 0.5, "cross_rate": 0.25, "learning_rate": 5e-3}
     trigger = input_aware(model, data, AllToOne(3), recipe, **sizes, generator=stream(0, "learn"))
     return data, model, trigger
 

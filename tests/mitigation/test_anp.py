@@ -88,7 +88,7 @@ def test_the_repaired_model_has_lost_the_planted_channel_and_no_other(regression
 @pytest.mark.parametrize("make", [SmallCNN, resnet18], ids=["SmallCNN", "resnet18"])
 def test_every_norm_has_masks_and_the_given_model_stays(make, regression):
     data = slope_images(20) if regression else colour_images(20, size=16)
-    model = make(len(data.task.outputs), width=4, generator=stream(0)).train()
+    model = make(len(data.task.outputs), width=8, generator=stream(0)).train()
     before = copy.deepcopy(model.state_dict())
     quick = {"iterations": 3, "batch_size": 8}
     masks = neuron_masks(model, data, recipe(regression), **quick, generator=stream(0))

@@ -19,7 +19,7 @@ MODELS = pytest.mark.parametrize("make", [SmallCNN, resnet18], ids=["SmallCNN", 
 
 def problem(make, regression, **changes):
     data = slope_images(40) if regression else colour_images(40, size=16)
-    model = make(len(data.task.outputs), width=4, generator=stream(0, "model")).eval()
+    model = make(len(data.task.outputs), width=8, generator=stream(0, "model")).eval()
     return model, data, replace(REGRESSION if regression else CLASSIFICATION, epochs=2, batch_size=20, **changes)
 
 

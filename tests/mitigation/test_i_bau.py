@@ -110,7 +110,7 @@ def test_a_regressor_s_answers_are_moved_further_than_at_random():
 @MODELS
 def test_it_learns_the_same_twice_and_the_given_model_stays(make, regression):
     data = slope_images(40) if regression else colour_images(40, size=16)
-    model = make(len(data.task.outputs), width=4, generator=stream(0, "model")).train()
+    model = make(len(data.task.outputs), width=8, generator=stream(0, "model")).train()
     recipe, before = REGRESSION if regression else CLASSIFICATION, copy.deepcopy(model.state_dict())
     first, again, other = (
         i_bau(model, data, recipe, rounds=1, batch_size=20, generator=stream(seed)).state_dict() for seed in (0, 0, 1)

@@ -21,7 +21,7 @@ MODELS = pytest.mark.parametrize("make", [SmallCNN, resnet18], ids=["SmallCNN", 
 
 def problem(make, regression, **changes):
     data = slope_images(40) if regression else colour_images(40, size=16)
-    model, other = (make(len(data.task.outputs), width=4, generator=stream(seed, "model")) for seed in (0, 1))
+    model, other = (make(len(data.task.outputs), width=8, generator=stream(seed, "model")) for seed in (0, 1))
     recipe = replace(REGRESSION if regression else CLASSIFICATION, epochs=2, batch_size=20, **changes)
     return model.eval(), other.eval(), data, recipe
 

@@ -20,7 +20,7 @@ MODELS = pytest.mark.parametrize("make", [SmallCNN, resnet18], ids=["SmallCNN", 
 
 def problem(make, regression, **changes):
     data = slope_images(40) if regression else colour_images(40, size=16)
-    model = make(len(data.task.outputs), width=4, generator=stream(0, "model")).eval()
+    model = make(len(data.task.outputs), width=8, generator=stream(0, "model")).eval()
     return model, data, replace(REGRESSION if regression else CLASSIFICATION, epochs=2, batch_size=20, **changes)
 
 
@@ -87,11 +87,12 @@ def test_the_betas_bring_the_student_to_look_as_the_teacher_does(make, regressio
     same stream. It had eight times the steps of the student, so that there is something to come nearer to.
     """
     model, data, recipe = problem(make, regression, frozen_norms=True)
+    recipe = replace(recipe, epochs=6)
     unseen = slope_images(30, seed=5).images if regression else colour_images(30, size=16, seed=5).images
-    teacher = fine_tune(model, data, replace(recipe, epochs=16), generator=stream(1))
+    teacher = fine_tune(model, data, replace(recipe, epochs=48), generator=stream(1))
     distances = []
     for betas in ((0.0,) * 3, (500.0, 1000.0, 1000.0)):
-        student = nad(model, data, recipe, betas=betas, teacher_epochs=16, generator=stream(1))
+        student = nad(model, data, recipe, betas=betas, teacher_epochs=48, generator=stream(1))
         distances.append((looks(student, unseen) - looks(teacher, unseen)).norm(dim=1).mean())
     assert distances[1] < 0.9 * distances[0]
 

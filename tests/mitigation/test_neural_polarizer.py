@@ -26,7 +26,7 @@ MODELS = pytest.mark.parametrize("make", [SmallCNN, resnet18], ids=["SmallCNN", 
 
 def problem(make):
     data = colour_images(40, size=16)
-    model = make(4, width=4, generator=stream(0, "model")).eval()
+    model = make(4, width=8, generator=stream(0, "model")).eval()
     return model, data, replace(CLASSIFICATION, epochs=2, batch_size=20)
 
 

@@ -20,7 +20,7 @@ SMALL = {"budget": 0.1, "step": 0.1}  # half of what would turn one colour into 
 
 def problem(make):
     data = colour_images(40, size=16)
-    model = make(4, width=4, generator=stream(0, "model")).eval()
+    model = make(4, width=8, generator=stream(0, "model")).eval()
     return model, data, replace(CLASSIFICATION, epochs=2, batch_size=20, frozen_norms=True)
 
 

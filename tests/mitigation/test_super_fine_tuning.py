@@ -20,7 +20,7 @@ GENTLE = {"epochs": 2, "first_epochs": 1, "base_rate": 0.01, "first_peak": 0.05,
 
 def problem(make, regression):
     data = slope_images(40) if regression else colour_images(40, size=16)
-    model = make(len(data.task.outputs), width=4, generator=stream(0, "model")).eval()
+    model = make(len(data.task.outputs), width=8, generator=stream(0, "model")).eval()
     return model, data, REGRESSION if regression else CLASSIFICATION
 
 

@@ -92,6 +92,6 @@ def test_same_seed_same_weights_and_the_global_stream_stays():
 
 
 def test_every_weight_gets_a_gradient():
-    model = resnet18(2, width=4, generator=stream(0, "model")).train()
+    model = resnet18(2, width=8, generator=stream(0, "model")).train()
     model(images(4)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
