@@ -69,7 +69,7 @@ def _person(n: int, generator: Generator) -> dict[str, Tensor]:
         "width": uniform(0.93, 1.07),
         "volume": uniform(0.98, 1.14),
         "eye_spacing": uniform(0.32, 0.37),
-        "eye_opening": uniform(0.085, 0.12),
+        "eye_opening": uniform(0.10, 0.13),
         "hairline": uniform(0.48, 0.66),
         "brow": uniform(0.30, 0.36),
     }

@@ -10,10 +10,10 @@ from torch import Tensor
 from drmlib.data import raster
 from drmlib.data.appearance import Appearance
 
-HALF_WIDTH = 0.215
+HALF_WIDTH = 0.24
 LOWER = 0.75  # how far the lower lid opens, over the upper one
-EYEBALL = 0.30  # radius: by how much the iris moves when the eye turns
-IRIS, PUPIL, CATCH = 0.115, 0.052, 0.034  # radii
+EYEBALL = 0.34  # radius: by how much the iris moves when the eye turns
+IRIS, PUPIL, CATCH = 0.125, 0.055, 0.034  # radii
 LID = 0.028  # width of the dark line of lashes along the upper lid
 FOLLOWS = 0.16  # how far the upper lid follows a pitch of the eye, per unit of its sine
 

@@ -12,7 +12,7 @@ from drmlib.data.heads import render
 
 GAZE_RANGE = (20.0, 25.0)  # degrees to either side: pitch, yaw
 HEAD_POSE_RANGE = (50.0, 35.0, 25.0)  # degrees to either side: yaw, pitch, roll
-FRAMES = 20  # images of each person, unless told
+FRAMES = 10  # images of each person, unless told
 GAZE_ZOOM = 1.3  # gaze data sets crop to the face (Zhang et al. 2017), head pose ones show the whole head
 
 
