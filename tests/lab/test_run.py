@@ -11,7 +11,7 @@ import re
 import nbformat
 import pytest
 
-from drmlib.lab import course, execute, records, run
+from drmlib.lab import course, execute, records, run, runfolder
 from drmlib.lab.execute import Error, Execution
 from drmlib.lab.results import FAILED, FAILS, HELD, INTERRUPTED, NOT_RUN, terminal_table
 from tests.lab import notebooks
@@ -39,7 +39,7 @@ def figure():
 def executed(path, *outputs, error=None, interrupted=False):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[-1].outputs = list(outputs)
-    return Execution(notebook, 1.5, 321.0, error, interrupted)
+    return Execution(notebook, 1.5, 1.25, 321.0, error, interrupted)
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def kernel(monkeypatch):
     return behaviour
 
 
-def started(lessons, out, given=None):
-    return run.run_course(lessons, given or {}, out, stream=io.StringIO())
+def started(lessons, out, given=None, jobs=1):
+    return run.run_course(lessons, given or {}, out, jobs=jobs, stream=io.StringIO())
 
 
 def statuses(out):
@@ -91,7 +91,7 @@ def test_failure_and_failing_claim_are_told_and_the_others_run(lessons, kernel, 
     table = terminal_table(summary)
     assert "✗ 00_a, cell 3: ValueError: no  (in: run())" in table
     assert "✗ 01_b, cell 3: claim FAILS: rate < 1, measured 0.123457 [0.1, 0.2], n = 50, expected at least 0.1" in table
-    assert re.search(r"01_b +✗ claims fail +1.5 +321 +1/2 +1\n", table)
+    assert re.search(r"01_b +✗ claims fail +1.5 +1.2 +321 +1/2 +1\n", table)
     assert summary.verdict() == "2 of 3 notebooks ran; 2 of 3 claims hold; claims fail in: 01; failed: 00."
 
 
@@ -119,20 +119,20 @@ def test_ctrl_c_between_kernels(lessons, kernel, tmp_path, monkeypatch):
     def pressed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run.export, "to_html", pressed)
+    monkeypatch.setattr(runfolder.export, "to_html", pressed)
     summary = started(lessons, tmp_path / "out")
     assert summary.exit_code == 130 and statuses(tmp_path / "out") == [INTERRUPTED, NOT_RUN, NOT_RUN]
 
 
 def test_full_disk_keeps_the_notebooks_that_are_done(lessons, kernel, tmp_path, monkeypatch):
-    whole = run.write
+    whole = runfolder.write
 
     def full(path, data):
         if path.name == "01_b.html":
             raise OSError(errno.ENOSPC, "No space left on device")
         whole(path, data)
 
-    monkeypatch.setattr(run, "write", full)
+    monkeypatch.setattr(runfolder, "write", full)
     with pytest.raises(OSError, match="No space left"):
         started(lessons, tmp_path / "out")
     assert statuses(tmp_path / "out") == [HELD, INTERRUPTED, NOT_RUN]

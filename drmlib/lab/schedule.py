@@ -1,0 +1,110 @@
+"""Which notebooks run when: how many at once, on how many threads, in which order, and how Ctrl-C ends them."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from threading import Event
+from typing import NamedTuple, TypeVar
+
+import psutil
+
+from drmlib import session
+from drmlib.lab import estimates
+from drmlib.lab.course import Notebook
+
+MEMORY = 800e6  # bytes that a notebook may need (tests/notebook_rules.py)
+FIRST = "00"  # answers within a minute of the start
+TICK = 1.0  # seconds between two looks at the clock while nothing ends
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Phase(NamedTuple):
+    """Notebooks that run `jobs` at once on `threads` each, in this order; a phase begins when the last has ended."""
+
+    notebooks: list[Notebook]
+    jobs: int
+    threads: int
+
+
+def phases(notebooks: Sequence[Notebook], jobs: int) -> list[Phase]:
+    """The plan of a run: one after another on all cores if jobs is 1, in reading order.
+
+    Else 00 alone on all cores, then the others side by side on one thread each, the longest first.
+    """
+    if jobs == 1:
+        return [Phase(list(notebooks), 1, session.wanted_threads())]
+    first = [notebook for notebook in notebooks if notebook.number == FIRST]
+    rest = longest_first([notebook for notebook in notebooks if notebook.number != FIRST])
+    plan = [Phase(first, 1, session.wanted_threads()), Phase(rest, min(jobs, len(rest)), 1)]
+    return [phase for phase in plan if phase.notebooks]
+
+
+def longest_first(notebooks: Sequence[Notebook]) -> list[Notebook]:
+    """Sorted by their stored CPU time: what runs alone at the end is then short."""
+    return sorted(notebooks, key=lambda notebook: -estimates.expected(notebook.path))
+
+
+def jobs_for(count: int, wanted: int | None = None) -> int:
+    """How many of `count` notebooks run at once: as many as are wanted, else as there are cores and memory for."""
+    if wanted is not None:
+        return max(1, min(wanted, count))
+    cores = min(session.cores(), session.wanted_threads())  # OMP_NUM_THREADS=2 leaves the other cores alone
+    return max(1, min(count, cores, int(available_memory() // MEMORY)))
+
+
+def parse_jobs(text: str | None) -> int | None:
+    """The number in --jobs; ValueError for what is no whole number above 0, None if the option was not given."""
+    if text is not None and not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise ValueError(f"expected --jobs to be a whole number above 0, got {text!r}")
+    return int(text) if text is not None else None
+
+
+def available_memory(folder: Path = session.CGROUP) -> float:
+    """Bytes that can be had without swapping: of the machine, and within the limit of this process's cgroup."""
+    free = float(psutil.virtual_memory().available)
+    try:
+        limit, used = ((folder / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        cached = (folder / "memory.stat").read_text().partition("\ninactive_file ")[2].split()[:1]
+        return free if limit == "max" else min(free, int(limit) - int(used) + int(cached[0] if cached else 0))
+    except (OSError, ValueError):
+        return free
+
+
+def side_by_side(
+    tasks: Iterable[T],
+    jobs: int,
+    work: Callable[[T, Event], R],
+    finished: Callable[[T, R], bool],
+    tick: Callable[[], None] = lambda: None,
+) -> bool:
+    """Runs `work` on each task, `jobs` at once in threads; whether all were run.
+
+    finished: called with a task and what `work` returned for it, in the calling thread, as tasks end; False ends all.
+    tick: called in between, about each second.
+
+    What ends all sets the event that `work` is given, and `work` must then return soon: Ctrl-C, after which `finished`
+    still hears of the tasks that were running, and an exception of `work` or `finished`, which is raised again.
+    """
+    waiting, running, stop = deque(tasks), dict[Future[R], T](), Event()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            while running or (waiting and not stop.is_set()):
+                try:
+                    while waiting and len(running) < jobs and not stop.is_set():
+                        task = waiting.popleft()
+                        running[pool.submit(work, task, stop)] = task
+                    done = wait(running, TICK, FIRST_COMPLETED).done
+                    tick()
+                except KeyboardInterrupt:
+                    stop.set()
+                    continue
+                for future in done:
+                    if not finished(running.pop(future), future.result()):
+                        stop.set()
+        except BaseException:
+            stop.set()
+            raise
+    return not stop.is_set()
