@@ -40,7 +40,8 @@ def run_course(
     summary = run.summary
     try:
         summary.state = "complete" if run.whole() else INTERRUPTED
-    except KeyboardInterrupt:  # between two notebooks, or while one is written
+        mark_unfinished(summary)  # Ctrl-C came while a page was written
+    except KeyboardInterrupt:  # a second one, or before anything ran
         summary.state = INTERRUPTED
         mark_unfinished(summary)
     except OSError:

@@ -2,10 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from threading import Event
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import psutil
 
@@ -88,23 +90,51 @@ def side_by_side(
     What ends all sets the event that `work` is given, and `work` must then return soon: Ctrl-C, after which `finished`
     still hears of the tasks that were running, and an exception of `work` or `finished`, which is raised again.
     """
-    waiting, running, stop = deque(tasks), dict[Future[R], T](), Event()
+    waiting, shared = deque(tasks), _Tasks(work, finished)
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            while running or (waiting and not stop.is_set()):
-                try:
-                    while waiting and len(running) < jobs and not stop.is_set():
-                        task = waiting.popleft()
-                        running[pool.submit(work, task, stop)] = task
-                    done = wait(running, TICK, FIRST_COMPLETED).done
-                    tick()
-                except KeyboardInterrupt:
-                    stop.set()
-                    continue
-                for future in done:
-                    if not finished(running.pop(future), future.result()):
-                        stop.set()
+            begun = 0
+            while (waiting or begun > shared.heard) and not shared.stop.is_set():
+                while waiting and begun - shared.heard < jobs:
+                    begun += 1
+                    pool.submit(shared.one, waiting.popleft())
+                shared.hear(TICK)
+                tick()
+        except KeyboardInterrupt:
+            shared.stop.set()
         except BaseException:
-            stop.set()
+            shared.stop.set()
             raise
-    return not stop.is_set()
+    while len(shared.begun) > shared.heard:  # what was running when all was ended
+        shared.hear(None)
+    return not shared.stop.is_set()
+
+
+class _Tasks(Generic[T, R]):
+    """What the threads that work and the one that hears share. Ctrl-C, at whatever moment, loses no task."""
+
+    def __init__(self, work: Callable[[T, Event], R], finished: Callable[[T, R], bool]) -> None:
+        self.work, self.finished, self.stop = work, finished, Event()
+        self.begun: list[T] = []
+        self.ended: SimpleQueue[tuple[T, Future[R]]] = SimpleQueue()
+        self.heard = 0
+
+    def one(self, task: T) -> None:
+        """Works on a task in a thread of the pool, and puts what came of it where `hear` looks."""
+        if self.stop.is_set():
+            return
+        self.begun.append(task)
+        future = Future[R]()
+        try:
+            future.set_result(self.work(task, self.stop))
+        except BaseException as error:
+            future.set_exception(error)
+        self.ended.put((task, future))
+
+    def hear(self, timeout: float | None) -> None:
+        """Waits for the next task that ends, so many seconds or without limit."""
+        with suppress(Empty):
+            task, future = self.ended.get(timeout=timeout)
+            self.heard += 1
+            if not self.finished(task, future.result()):
+                self.stop.set()
