@@ -106,13 +106,15 @@ def run_time(notebook: Any, path: Path, budget: int = 1000) -> Iterator[str]:
 
 def first_import(notebook: Any, path: Path) -> Iterator[str]:
     """drmlib settles the threads, which has an effect only before torch is loaded, by whatever imports it."""
-    for cell in code(notebook):
-        for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                name = node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name
-                if name.partition(".")[0] != "drmlib":
-                    yield f"the first import is {name}, expected drmlib, which settles threads before torch is loaded"
-                return
+    nodes = [node for cell in code(notebook) for node in sorted(imports(cell.source), key=lambda node: node.lineno)]
+    for node in nodes[:1]:
+        name = node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name
+        if name.partition(".")[0] != "drmlib":
+            yield f"the first import is {name}, expected drmlib, which settles threads before torch is loaded"
+
+
+def imports(source: str) -> list[ast.Import | ast.ImportFrom]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def claims(notebook: Any, path: Path) -> Iterator[str]:

@@ -64,7 +64,8 @@ def environment(threads: int, precision: str | None = None) -> dict[str, str]:
     precision: float32 or bfloat16, decided once by the runner so that all kernels agree; None leaves it to the kernel.
     """
     decided = {"DRMLIB_PRECISION": precision} if precision else {}
-    return {**MEMORY, **session.thread_environment(threads), **decided, "DRMLIB_HEADLESS": "1"}
+    memory = {name: value for name, value in MEMORY.items() if name not in os.environ}
+    return {**memory, **session.thread_environment(threads), **decided, "DRMLIB_HEADLESS": "1"}
 
 
 def one_thread() -> dict[str, str]:
