@@ -59,7 +59,7 @@ def jobs_for(count: int, wanted: int | None = None) -> int:
 
 def parse_jobs(text: str | None) -> int | None:
     """The number in --jobs; ValueError for what is no whole number above 0, None if the option was not given."""
-    if text is not None and not (text.isascii() and text.isdecimal() and int(text) > 0):
+    if text is not None and not (text.isdecimal() and int(text) > 0):
         raise ValueError(f"expected --jobs to be a whole number above 0, got {text!r}")
     return int(text) if text is not None else None
 
