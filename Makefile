@@ -26,10 +26,11 @@ help:
 	@echo "make run     run the whole course (quick profile) and write runs/<time>/summary.html"
 	@echo "make test    unit, contract, layering and notebook tests, then every notebook against its stored outputs"
 	@echo "make lab     open the course in JupyterLab"
-	@echo "make bench   speed against plain references, as ratios"
+	@echo "make bench   what notebooks cost beside their budgets, and speed against plain references, as ratios"
 	@echo "make lint    ruff format, ruff check, mypy"
 	@echo "make clean   remove .venv and the tools' caches (runs/ stays)"
 	@echo 'Arguments go in ARGS, for example: make run ARGS="04 --profile standard"'
+	@echo 'Notebooks run side by side, as cores and memory allow; one after another: make run ARGS="--jobs 1"'
 
 run: $(STAMP)
 	@$(VENV)/bin/drmlib run $(ARGS)

@@ -1,7 +1,8 @@
 """For `pytest --nbval notebooks`: what of a notebook's outputs is compared. Texts of claims are; pictures, HTML and
-exact figures are not, since they change with processor and release.
+exact figures are not, since they change with processor and release. Kernels compute on one thread, as they did when the
+outputs were stored, and are reached over sockets, so that several workers of pytest-xdist do not race for ports.
 
-Also for all tests: a worker of pytest-xdist, and the kernels that it starts, compute on one thread.
+Also for all tests: a worker of pytest-xdist computes on one thread.
 """
 
 import os
@@ -27,6 +28,16 @@ NOT_COMPARED = (
 )
 
 os.environ["DRMLIB_HEADLESS"] = "1"  # kernels inherit it: progress bars are text on stderr
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives nbval our kernel manager in place of jupyter_client's, which it looks up by this name."""
+    if config.pluginmanager.hasplugin("nbval"):
+        import nbval.kernel
+
+        from drmlib.lab.kernels import SocketKernelManager
+
+        nbval.kernel.KernelManager = SocketKernelManager
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:

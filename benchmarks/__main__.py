@@ -1,4 +1,7 @@
-"""python -m benchmarks [NAMES], all of ALL without: runs them and prints one table of ratios."""
+"""python -m benchmarks [NAMES], all of ALL without: runs them and prints one table of ratios.
+
+`notebooks` runs none of them: it shows what they store of their cost, beside their budgets.
+"""
 
 import click
 import torch
@@ -10,6 +13,7 @@ from benchmarks import (
     images,
     inversion,
     malicious_inputs_speed,
+    notebooks,
     poisoning,
     threads,
     training,
@@ -31,14 +35,17 @@ ALL = {
 
 
 @click.command()
-@click.argument("names", nargs=-1, type=click.Choice(list(ALL)))
+@click.argument("names", nargs=-1, type=click.Choice([*ALL, "notebooks"]))
 def main(names: tuple[str, ...]) -> None:
     """Speed beside plain references, as ratios (below 1: ours is faster). Without NAMES, all of them."""
     rows: list[Row] = []
-    for name in names or ALL:
+    if not names or "notebooks" in names:
+        click.echo(notebooks.run() + "\n")
+    for name in [name for name in names if name in ALL] if names else ALL:
         click.echo(f"{name} ...", err=True)
         rows += ALL[name]()
-    click.echo(report(rows))
+    if rows:
+        click.echo(report(rows))
     used = f"{session.threads()}; {precision.name()}; {session.processor()}"
     click.echo(f"torch {torch.__version__}; {used}; peak memory {peak_memory()} MB")
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from benchmarks import (
@@ -7,6 +9,7 @@ from benchmarks import (
     images,
     inversion,
     malicious_inputs_speed,
+    notebooks,
     poisoning,
     repair,
     threads,
@@ -14,6 +17,7 @@ from benchmarks import (
 )
 from benchmarks.timing import compare, report
 from drmlib.metrics import Estimate
+from tests.lab import notebooks as small
 
 
 def test_medians_and_the_ratio_by_hand():
@@ -41,6 +45,18 @@ def test_medians_and_the_ratio_by_hand():
 def test_each_benchmark_runs(run, arguments, rows):
     measured = run(**arguments)
     assert len(measured) == rows and all(row.ratio > 0 for row in measured)
+
+
+def test_budgets_beside_what_notebooks_store_and_what_that_takes_here(tmp_path):
+    """1000 of 2000 steps are half; at 0.3 s a step they take 300 s, which is 5 min."""
+    path = small.write(tmp_path / "01_a.ipynb")
+    content = json.loads(path.read_text())
+    content["metadata"]["drmlib"] = {"steps": 1000, "cpu_seconds": 100.0, "reference_step": 0.1, "peak_mb": 500}
+    path.write_text(json.dumps(content))
+    lines = notebooks.table([path, small.write(tmp_path / "02_b.ipynb")], {"01": 2000, "02": 900}, 0.3).splitlines()
+    assert lines[2].split() == ["01_a", "1000", "2000", "50%", "100.0", "300", "500"]
+    assert lines[3].split() == ["02_b", "0", "900", "0%", "0.0", "0", "0"]
+    assert lines[4] == "All: 1000 steps, about 5 min of one core at 300 ms a step."
 
 
 def test_the_cells_of_a_repair_have_figures_with_intervals_and_its_rating():

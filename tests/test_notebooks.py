@@ -8,19 +8,18 @@ import pytest
 
 from drmlib.lab import course, records
 from tests import notebook_rules as rules
+from tests.budgets import BUDGETS
 from tests.lab import notebooks as small
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
-# Train, invert or repair many models: three minutes, not one.
-MANY_MODELS = set("00 01 03 04 06 07 09 10 11 12 13 14".split())
-BUDGET = {True: 180, False: 60}  # seconds on two idle cores with an empty cache
 
 
 def test_there_are_notebooks_and_their_names_are_those_of_the_course():
     assert PATHS, f"no notebooks in {FOLDER}"
     assert [path for path in PATHS if not course.NAME.fullmatch(path.name)] == []
     assert len({path.name[:2] for path in PATHS}) == len(PATHS), "two notebooks of one number"
+    assert sorted(BUDGETS) == [path.name[:2] for path in PATHS], "tests/budgets.py has a line for each notebook"
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -28,7 +27,7 @@ def test_notebook_keeps_the_rules(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     broken = [text for rule in rules.RULES for text in rule(notebook, path)]
-    broken += rules.run_time(notebook, path, BUDGET[path.name[:2] in MANY_MODELS])
+    broken += rules.run_time(notebook, path, BUDGETS[path.name[:2]])
     assert not broken, "\n".join(["", *broken])
 
 
@@ -52,7 +51,7 @@ def good(tmp_path):
         cell.execution_count = number
     for cell, output in zip(notebook.cells[3:], [claim, picture, text, text], strict=True):
         cell.outputs = [output]
-    notebook.metadata["drmlib"] = {"seconds": 20, "peak_mb": 500}
+    notebook.metadata["drmlib"] = {"steps": 200, "peak_mb": 500}
     return notebook, path
 
 
@@ -110,9 +109,9 @@ def failing(notebook):
         (lambda n: n.cells[5].outputs[0].update(text="saved to /tmp/x/y"), "absolute path near"),
         (lambda n: n.cells[4].outputs[0].update(metadata={}), "without a caption"),
         (lambda n: n.cells[4].outputs[0].data.update({"text/plain": "<Figure size>"}), "without a caption"),
-        (lambda n: n.metadata.drmlib.update(seconds=0), "stored run time 0 s"),
-        (lambda n: n.metadata.drmlib.update(seconds=61), "stored run time 61 s"),
-        (lambda n: n.metadata.pop("drmlib"), "stored run time 0 s"),
+        (lambda n: n.metadata.drmlib.update(steps=0), "stored CPU time 0 reference steps"),
+        (lambda n: n.metadata.drmlib.update(steps=1001), "stored CPU time 1001 reference steps, expected 1 to 1000"),
+        (lambda n: n.metadata.pop("drmlib"), "stored CPU time 0 reference steps"),
         (lambda n: n.metadata.drmlib.update(peak_mb=801), "stored peak memory 801 MB"),
         (lambda n: n.cells[3].outputs[0].data.pop(records.CLAIM), "no claim"),
         (failing, "stored claim FAILS: rate"),
@@ -121,6 +120,9 @@ def failing(notebook):
         (prose("## T"), "0 headings of level 1"),
         (prose("# T\n# U"), "2 headings of level 1"),
         (prose("## S\n# T"), "before all others"),
+        (source(2, "import torch\nfrom drmlib import session"), "the first import is torch"),
+        (source(2, "from torch import nn"), "the first import is torch"),
+        (source(3, "def f():\n    import pandas"), "the first import is pandas"),
         (prose("# T\n### U"), "a heading of level 3 follows one of level 1"),
     ],
 )
@@ -138,4 +140,5 @@ def test_what_is_allowed_is_not_complained_of(good):
         "# T\n[self](01_a.ipynb#x) [paper](https://arxiv.org/abs/1708.06733) [up](#T)\n```\n# a comment\n```\n## S"
     )
     notebook.cells[2].source = "ratio = 1 / 2  # 1/tmp/2 is no path, nor is https://host/home/x"
+    notebook.cells[3].source = "from drmlib.lab.claims import claim\nimport torch"
     assert complaints(notebook, path) == []

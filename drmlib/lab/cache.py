@@ -114,7 +114,7 @@ def _locked(entry: Path) -> AcquireReturnProxy:
         return lock.acquire(timeout=1)
     except Timeout:
         warn(f"another process is training model {entry.name[:12]}: waiting for it")
-        return lock.acquire()
+        return lock.acquire(poll_interval=0.25)  # seconds: who waits for a training leaves the core to it
 
 
 def _ours(folder: Path) -> list[Path]:

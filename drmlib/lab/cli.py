@@ -11,9 +11,14 @@ from typing import Any
 import click
 
 from drmlib import __version__
-from drmlib.lab import course
+from drmlib.lab import course, estimates
 
 DAY = 24 * 3600
+JOBS = click.option(
+    "--jobs",
+    metavar="N",
+    help="Notebooks that run at once, on one thread each; unless given, as cores and memory allow.",
+)
 CELL_TIMEOUT = {"quick": 1800}  # seconds; other profiles may train for a day
 
 
@@ -45,7 +50,7 @@ def main() -> None:
 
 @main.command("list")
 def list_notebooks() -> None:
-    """The course map."""
+    """The course map, with the time that each notebook took on one core where it was last refreshed."""
     with one_line():
         notebooks = course.discover()
     part = ""
@@ -53,7 +58,8 @@ def list_notebooks() -> None:
         if notebook.part != part:
             part = notebook.part
             click.echo(part)
-        click.echo(f"  {notebook.number}  {notebook.title}")
+        cost = estimates.in_words(estimates.stored(notebook.path))
+        click.echo(f"  {notebook.number}  {notebook.title}" + (f" ({cost})" if cost else ""))
 
 
 @main.command()
@@ -81,36 +87,52 @@ def describe(notebook: str) -> None:
 @click.option(
     "--cell-timeout", type=int, metavar="SECONDS", help="Longest time of one cell; 1800 at quick, else a day."
 )
+@JOBS
 def run(
-    numbers: Sequence[str], profile: str | None, assignments: Sequence[str], out: Path | None, cell_timeout: int | None
+    numbers: Sequence[str],
+    profile: str | None,
+    assignments: Sequence[str],
+    out: Path | None,
+    cell_timeout: int | None,
+    jobs: str | None,
 ) -> None:
     """Run notebooks (NUMBERS such as 02 04; the whole course if none is given). This runs the code in them.
+
+    Several run at once, after 00, which runs alone and first; with --jobs 1 one after another, on all cores.
 
     A parameter of -p goes to every chosen notebook that has it; at least one must. Values are YAML, checked against
     the type that the notebook states. Exit status: 0 all ran and all claims hold, 1 a notebook or a claim fails or the
     results cannot be written, 2 nothing was run because of a wrong argument, 130 interrupted.
     """
-    from drmlib.lab import parameters
+    from drmlib.lab import parameters, schedule
     from drmlib.lab import run as runner
 
     out = (out or Path("runs") / f"{datetime.now():%Y-%m-%d_%H%M%S}").resolve()
     with one_line():
         notebooks = course.find(list(numbers), course.discover())
         given = parameters.resolve(notebooks, [*([f"profile={profile}"] if profile else []), *assignments])
+        options: dict[str, Any] = {"jobs": schedule.parse_jobs(jobs)}
         runner.prepare(out)
-    seconds = cell_timeout or max(CELL_TIMEOUT.get(values.get("profile", "quick"), DAY) for values in given.values())
-    sys.exit(_finish(runner, notebooks, given, out, seconds))
+    longest = max(CELL_TIMEOUT.get(values.get("profile", "quick"), DAY) for values in given.values())
+    sys.exit(_finish(runner, notebooks, given, out, {**options, "cell_timeout": cell_timeout or longest}))
 
 
 @main.command()
 @click.argument("numbers", nargs=-1)
-def refresh(numbers: Sequence[str]) -> None:
-    """Execute notebooks in place at their defaults and store their outputs (for maintainers)."""
+@JOBS
+def refresh(numbers: Sequence[str], jobs: str | None) -> None:
+    """Execute notebooks in place at their defaults and store their outputs (for maintainers).
+
+    Each computes on one thread and with an empty cache of models, so that what is stored depends on neither.
+    """
+    from drmlib.lab import schedule
     from drmlib.lab.refresh import refresh_notebooks
 
     with one_line():
         notebooks = course.find(list(numbers), course.discover())
-    sys.exit(refresh_notebooks(notebooks))
+        wanted = schedule.parse_jobs(jobs)
+    _silence_asyncio()
+    sys.exit(refresh_notebooks(notebooks, jobs=wanted))
 
 
 @main.command()
@@ -137,13 +159,13 @@ def doctor() -> None:
         click.echo(f"{name:<14} {finding}")
 
 
-def _finish(runner: Any, notebooks: list[course.Notebook], given: Any, out: Path, cell_timeout: int) -> int:
+def _finish(runner: Any, notebooks: list[course.Notebook], given: Any, out: Path, options: dict[str, Any]) -> int:
     """Runs, prints the table and the page's path; the exit status."""
     from drmlib.lab.results import terminal_table
 
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it tells of each task that a dead kernel leaves behind
+    _silence_asyncio()
     try:
-        summary = runner.run_course(notebooks, given, out, cell_timeout=cell_timeout)
+        summary = runner.run_course(notebooks, given, out, **options)
     except OSError as error:
         done = len(list(out.glob("*.ipynb")))
         click.echo(f"drmlib: cannot write to {out}: {error.strerror or error}; notebooks written: {done}", err=True)
@@ -151,3 +173,7 @@ def _finish(runner: Any, notebooks: list[course.Notebook], given: Any, out: Path
     click.echo("\n" + terminal_table(summary) + "\n")
     click.echo(summary.verdict() + f"\n{out / 'summary.html'}")
     return summary.exit_code
+
+
+def _silence_asyncio() -> None:
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it tells of each task that a dead kernel leaves behind

@@ -1,13 +1,17 @@
-"""One notebook executed by papermill in a fresh kernel: the notebook with its outputs, seconds, peak memory, error.
+"""One notebook executed by papermill in a fresh kernel: the notebook with its outputs, what it cost, error.
 
 papermill runs in a thread of its own, so that Ctrl-C reaches us and not nbclient's handlers: the kernel is killed, and
-what its cells have shown so far is kept.
+what its cells have shown so far is kept. Several may be executed at once, each from a thread of its own: nbclient then
+has an event loop for each thread, and the folder is given to the kernel, since papermill's `cwd` would change that of
+the whole process.
 """
 
 import os
 import signal
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,15 +21,12 @@ import psutil
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 
+from drmlib import session
+from drmlib.lab import kernels, usage
 from drmlib.lab.records import numbered
 
 ENGINE = "drmlib"
-POLL = 0.25  # seconds between two looks at the kernel's memory
-
-
-# glibc keeps freed blocks below this many bytes and gives larger ones back; its own limit grows up to 32 MB, by which a
-# kernel holds 50 to 100 MB that nothing uses. Other systems ignore it.
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
+POLL = 0.25  # seconds between two looks at the kernel's memory and CPU time, and at whether it shall stop
 
 
 class Error(NamedTuple):
@@ -37,10 +38,19 @@ class Error(NamedTuple):
 
 
 class Execution(NamedTuple):
-    """What came of one notebook; peak_mb is the largest resident memory of its kernel, error None on success."""
+    """What came of one notebook.
+
+    notebook: the executed notebook, with the outputs there are.
+    seconds: from before the kernel was started to after it ended.
+    cpu_seconds: of the kernel and of the processes that it has waited for, in user and in system mode.
+    peak_mb: the largest resident memory of the kernel.
+    error: None on success.
+    interrupted: whether the kernel was killed by Ctrl-C.
+    """
 
     notebook: Any
     seconds: float
+    cpu_seconds: float
     peak_mb: float
     error: Error | None
     interrupted: bool
@@ -70,36 +80,49 @@ class Silent:
 
 
 def execute(
-    path: Path, parameters: dict[str, Any], *, cell_timeout: int = 1800, watcher: Watcher | None = None
+    path: Path,
+    parameters: dict[str, Any],
+    *,
+    cell_timeout: int = 1800,
+    watcher: Watcher | None = None,
+    environment: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
 ) -> Execution:
-    """The notebook at `path` executed in its own folder with `parameters` injected; an error in it is returned."""
-    job = _Job(path, watcher or Silent(), cell_timeout)
+    """The notebook at `path` executed in its own folder with `parameters` injected; an error in it is returned.
+
+    environment: what the kernel's has beyond ours; by default it computes on as many threads as this process.
+    stop: once it is set, the kernel is killed, as it is by Ctrl-C, which reaches the main thread alone.
+    """
+    surroundings = kernels.environment(session.wanted_threads()) if environment is None else environment
+    job = _Job(path, watcher or Silent(), cell_timeout, {**os.environ, **surroundings})
     start = time.perf_counter()
     threading.Thread(target=job.run, args=(parameters,), daemon=True).start()
     while not job.done.is_set():
         try:
             job.done.wait(POLL)  # not thread.join(): interrupted, Python 3.11 takes the thread for ended
-            job.look_at_memory()
+            job.look()
+            if stop is not None and stop.is_set() and not job.done.is_set():
+                job.kill()  # each time: the kernel may have been on its way
         except KeyboardInterrupt:
             job.kill()
-    return Execution(job.notebook, time.perf_counter() - start, job.peak / 1e6, job.error, job.killed)
+    seconds = time.perf_counter() - start
+    return Execution(job.notebook, seconds, job.cpu_seconds, job.peak / 1e6, job.error, job.killed)
 
 
 class _Job:
     """State of one execution, shared by the thread that runs it and the one that waits."""
 
-    def __init__(self, path: Path, watcher: Watcher, timeout: int) -> None:
-        self.path, self.watcher, self.timeout = path, watcher, timeout
+    def __init__(self, path: Path, watcher: Watcher, timeout: int, environment: dict[str, str]) -> None:
+        self.path, self.watcher, self.timeout, self.environment = path, watcher, timeout, environment
         self.notebook = nbformat.read(path, as_version=4)
         self.client: PapermillNotebookClient | None = None
         self.cell: Any = None  # the one that runs
-        self.peak = 0
+        self.peak, self.cpu_seconds = 0, 0.0
         self.done = threading.Event()
         self.killed = False
         self.error: Error | None = None
 
     def run(self, parameters: dict[str, Any]) -> None:
-        papermill_engines.register(ENGINE, _Engine)
         try:
             papermill.execute_notebook(
                 self.notebook,
@@ -108,7 +131,6 @@ class _Job:
                 engine_name=ENGINE,
                 kernel_name="python3",
                 progress_bar=False,
-                cwd=str(self.path.parent),
                 job=self,
             )
         except papermill.PapermillExecutionError as error:
@@ -130,20 +152,23 @@ class _Job:
             self.kill()
 
     def cell_executed(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
-        self.look_at_memory()
+        self.look()
 
-    def look_at_memory(self) -> None:
+    def look(self) -> None:
+        """Notes the kernel's memory and CPU time; what is gone cannot be asked any more."""
         process = self._kernel()
         if process is not None:
-            self.peak = max(self.peak, resident_peak(process.pid))
+            self.peak = max(self.peak, usage.resident_peak(process.pid))
+            self.cpu_seconds = max(self.cpu_seconds, usage.cpu_seconds(process))
 
     def kill(self) -> None:
         """Ends the kernel at once; nbclient notices that it is gone and the thread ends."""
         self.killed = True
         process = self._kernel()
         if process is not None:
-            for one in [*process.children(recursive=True), process]:
-                one.send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                for one in [*process.children(recursive=True), process]:
+                    one.send_signal(signal.SIGKILL)
 
     def _kernel(self) -> psutil.Process | None:
         manager = getattr(self.client, "km", None)
@@ -167,6 +192,7 @@ class _Engine(Engine):
         client = PapermillNotebookClient(
             nb_man,
             kernel_name=kernel_name,
+            kernel_manager_class=kernels.AsyncSocketKernelManager,
             timeout=job.timeout,
             startup_timeout=120,
             stderr_file=job.watcher,
@@ -176,21 +202,11 @@ class _Engine(Engine):
             extra_arguments=["--IPKernelApp.log_level=40"],  # not a warning for each kernel in the terminal
         )
         job.started(nb_man.nb, client)
-        client.execute(env={**MEMORY, **os.environ, "DRMLIB_HEADLESS": "1"})
+        kernels.started(lambda: client.execute(env=job.environment, cwd=str(job.path.parent)))
+
+
+papermill_engines.register(ENGINE, _Engine)
 
 
 def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
-
-
-def resident_peak(pid: int) -> int:
-    """Largest resident memory in bytes that the process ever had, where the system says so; else what it has now."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    except (OSError, IndexError):
-        pass
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0

@@ -52,28 +52,31 @@ def html(summary: Summary) -> str:
 
 
 def _notebooks(summary: Summary) -> str:
-    rows = [_notebook(result) for result in summary.notebooks]
-    peak = max((result.peak_mb for result in summary.notebooks), default=0)
-    total = (
-        f'<tfoot><tr><th scope="row" colspan="2">Total</th><td class="n">{summary.seconds:.1f}</td>'
-        f'<td class="n">{peak:.0f}</td><td class="n">{sum(r.held for r in summary.notebooks)} of '
-        f'{sum(len(r.claims) for r in summary.notebooks)}</td><td class="n">'
-        f"{sum(len(r.shortfalls) for r in summary.notebooks)}</td></tr></tfoot>"
-    )
-    heads = ["Notebook", "Status", "Seconds", "Peak MB", "Claims that hold", "Shortfalls"]
-    return "<h2>Notebooks</h2>\n" + _table("Seconds include the start of the kernel.", heads, rows, total)
+    found, rows = summary.notebooks, [_notebook(result) for result in summary.notebooks]
+    peak = max((result.peak_mb for result in found), default=0)
+    held = f"{sum(r.held for r in found)} of {sum(len(r.claims) for r in found)}"
+    used = [f"{summary.seconds:.1f}", f"{sum(r.cpu_seconds for r in found):.1f}", f"{peak:.0f}"]
+    cells = _figures_of([*used, held, str(sum(len(r.shortfalls) for r in found))])
+    total = f'<tfoot><tr><th scope="row" colspan="2">Total</th>{cells}</tr></tfoot>'
+    heads = ["Notebook", "Status", "Seconds", "CPU seconds", "Peak MB", "Claims that hold", "Shortfalls"]
+    text = "Seconds include the start of the kernel; their total is that of the run, in which several run at once."
+    return "<h2>Notebooks</h2>\n" + _table(text, heads, rows, total)
 
 
 def _notebook(result: Result) -> str:
     name = f"{result.number} {escape(result.title)}"
     link = f'<a href="{escape(result.html)}">{name}</a>' if result.html else name
-    figures = ["", "", "", ""]
+    figures = [""] * 5
     if result.executed:
         held = f"{result.held} of {len(result.claims)}"
-        figures = [f"{result.seconds:.1f}", f"{result.peak_mb:.0f}", held, str(len(result.shortfalls))]
-    cells = "".join(f'<td class="n">{text}</td>' for text in figures)
+        used = [f"{result.seconds:.1f}", f"{result.cpu_seconds:.1f}", f"{result.peak_mb:.0f}"]
+        figures = [*used, held, str(len(result.shortfalls))]
     status = f'<td class="s">{SYMBOL[result.status]} {result.status}</td>'
-    return f'<tr{_bad(result.status != "held")}><th scope="row">{link}</th>{status}{cells}</tr>'
+    return f'<tr{_bad(result.status != "held")}><th scope="row">{link}</th>{status}{_figures_of(figures)}</tr>'
+
+
+def _figures_of(texts: list[str]) -> str:
+    return "".join(f'<td class="n">{text}</td>' for text in texts)
 
 
 def _errors(summary: Summary) -> str:
@@ -139,7 +142,7 @@ def _environment(summary: Summary) -> str:
 
 
 def _table(caption: str, heads: list[str], rows: list[str], foot: str = "") -> str:
-    numeric = {"Seconds", "Peak MB", "Claims that hold", "Shortfalls", "Cell"}
+    numeric = {"Seconds", "CPU seconds", "Peak MB", "Claims that hold", "Shortfalls", "Cell"}
     head = "".join(f'<th scope="col"{" class=n" if text in numeric else ""}>{text}</th>' for text in heads)
     body = "\n".join(rows)
     return (

@@ -29,6 +29,7 @@ class Result:
     status: str = NOT_RUN
     parameters: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_mb: float = 0.0
     error: dict[str, Any] | None = None
     claims: list[dict[str, Any]] = field(default_factory=list)
@@ -104,13 +105,16 @@ def write(path: Path, data: bytes) -> None:
 
 def terminal_table(summary: Summary) -> str:
     """The table that ends a run, and below it what failed, with notebook, cell and reason."""
-    rows = [("notebook", "status", "seconds", "peak MB", "claims", "shortfalls")]
+    rows = [("notebook", "status", "seconds", "CPU s", "peak MB", "claims", "shortfalls")]
     for result in summary.notebooks:
         claims = f"{result.held}/{len(result.claims)}" if result.executed else ""
-        figures = (f"{result.seconds:.1f}", f"{result.peak_mb:.0f}") if result.executed else ("", "")
+        figures = ("", "", "")
+        if result.executed:
+            figures = (f"{result.seconds:.1f}", f"{result.cpu_seconds:.1f}", f"{result.peak_mb:.0f}")
         shortfalls = str(len(result.shortfalls) or "")
         rows.append((result.name, f"{SYMBOL[result.status]} {result.status}", *figures, claims, shortfalls))
-    rows.append(("total", "", f"{summary.seconds:.1f}", f"{max(r.peak_mb for r in summary.notebooks):.0f}", "", ""))
+    cpu, peak = sum(r.cpu_seconds for r in summary.notebooks), max(r.peak_mb for r in summary.notebooks)
+    rows.append(("total", "", f"{summary.seconds:.1f}", f"{cpu:.1f}", f"{peak:.0f}", "", ""))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(_cell(text, width, i) for i, (text, width) in enumerate(zip(row, widths, strict=True)))

@@ -1,134 +1,132 @@
 """The course, run: each notebook in a fresh kernel, its page, and the record of all, written after every notebook."""
 
-import platform
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-import nbformat
-
-from drmlib.lab import execute, export, outputs, page, parameters, records, results
+from drmlib.lab import environment, estimates, execute, kernels, results, schedule
 from drmlib.lab.course import Notebook
-from drmlib.lab.results import FAILED, FAILS, HELD, INTERRUPTED, RUNNING, Result, Summary, write
-from drmlib.lab.terminal import Reporter
+from drmlib.lab.results import FAILS, HELD, INTERRUPTED, RUNNING, Summary
+from drmlib.lab.runfolder import keep, mark_unfinished, planned, prepare, save
+from drmlib.lab.terminal import Line, Reporter
+
+Given = Mapping[str, Mapping[str, Any]]
 
 
 def run_course(
     notebooks: Iterable[Notebook],
-    given: Mapping[str, Mapping[str, Any]],
+    given: Given,
     out: Path,
     *,
+    jobs: int | None = None,
     cell_timeout: int = 1800,
     stream: TextIO = sys.stderr,
 ) -> Summary:
     """The Summary of running `notebooks` with the parameters `given` by notebook name, all of it written to `out`.
 
+    jobs: how many notebooks run at once; as many as there are cores and memory for unless given (schedule.py).
     A notebook that fails stops no other. Ctrl-C ends the run with what there is. Raises OSError if `out` cannot be
     written: before anything runs, or later (a full disk), when notebooks already written stay.
     """
     chosen = list(notebooks)
     prepare(out)
-    summary = Summary(
-        started=datetime.now().astimezone().isoformat(timespec="seconds"),
-        environment=environment(),
-        notebooks=[_planned(notebook, given.get(notebook.name, {})) for notebook in chosen],
-    )
-    reporter = Reporter(stream, len(chosen))
-    start = time.perf_counter()
+    run = _Run(chosen, given, out, jobs, cell_timeout, stream)
+    summary = run.summary
     try:
-        for notebook, result in zip(chosen, summary.notebooks, strict=True):
-            result.status = RUNNING
-            _run_one(notebook, result, dict(given.get(notebook.name, {})), out, cell_timeout, reporter)
-            summary.seconds = time.perf_counter() - start
-            summary.state = INTERRUPTED if result.status == INTERRUPTED else RUNNING
-            save(summary, out)
-            reporter.done(result)
-            if summary.state == INTERRUPTED:
-                return summary
-        summary.state = "complete"
-    except KeyboardInterrupt:  # between two notebooks, or while one is written
+        summary.state = "complete" if run.whole() else INTERRUPTED
+        mark_unfinished(summary)  # Ctrl-C came while a page was written
+    except KeyboardInterrupt:  # a second one, or before anything ran
         summary.state = INTERRUPTED
-        _mark_unfinished(summary)
+        mark_unfinished(summary)
     except OSError:
         summary.state = "stopped"
-        _mark_unfinished(summary)
+        mark_unfinished(summary)
         with suppress(OSError):  # a full disk may still take this: the state is a few bytes longer
             save(summary, out)
         raise
     finally:
-        reporter.close()
+        run.reporter.close()
     save(summary, out)
     return summary
 
 
-def prepare(out: Path) -> None:
-    """Makes the folder `out` and writes to it once; raises OSError if it cannot be, or holds a run already."""
-    out.mkdir(parents=True, exist_ok=True)
-    if (out / "summary.json").exists():
-        raise FileExistsError(17, "it holds a run already, name another folder", str(out))
-    probe = out / ".probe"
-    write(probe, b"")
-    probe.unlink()
+class _Run:
+    """A run: its plan, its summary so far, and who is told. What notebooks cost is expected as stored."""
 
+    def __init__(
+        self,
+        notebooks: Sequence[Notebook],
+        given: Given,
+        out: Path,
+        jobs: int | None,
+        cell_timeout: int,
+        stream: TextIO,
+    ) -> None:
+        self.start = time.perf_counter()
+        self.given, self.out, self.cell_timeout = given, out, cell_timeout
+        self.plan = schedule.phases(notebooks, schedule.jobs_for(len(notebooks), jobs))
+        self.reporter = Reporter(stream, len(notebooks))
+        self.results = {n.name: planned(n, given.get(n.name, {})) for n in notebooks}
+        self.summary = Summary(
+            started=datetime.now().astimezone().isoformat(timespec="seconds"),
+            environment=environment.environment(self.plan),
+            notebooks=list(self.results.values()),
+        )
+        self.precision = environment.kernel_precision()
+        as_stored = not any(given.values())
+        guess = estimates.first_guess((n.path for n in notebooks), environment.reference_step()) if as_stored else None
+        self.pace = estimates.Pace({n.name: estimates.expected(n.path) for n in notebooks}, guess)
+        self.lines: dict[str, Line] = {}
+        self.began: dict[str, float] = {}
 
-def environment() -> dict[str, str]:
-    """Versions and machine, as a reader of the results needs them."""
-    from drmlib import precision, session
+    def whole(self) -> bool:
+        """Runs all phases; False if one was interrupted."""
+        return all(
+            schedule.side_by_side(
+                phase.notebooks,
+                phase.jobs,
+                partial(self._execute, phase.threads),
+                self._finished,
+                lambda: self.reporter.tick(self._left()),
+            )
+            for phase in self.plan
+        )
 
-    versions = {name: version(name) for name in ("drmlib", "torch", "torchvision", "numpy", "papermill")}
-    return {
-        "python": platform.python_version(),
-        **versions,
-        "device": session.available_devices()[0],
-        "processor": session.processor(),
-        "cores": str(session.cores()),
-        "precision": precision.name(),
-        "platform": platform.platform(terse=True),
-    }
+    def _execute(self, threads: int, notebook: Notebook, stop: threading.Event) -> execute.Execution:
+        self.results[notebook.name].status = RUNNING
+        self.began[notebook.name] = time.perf_counter()
+        self.lines[notebook.name] = self.reporter.begin(notebook.name)
+        return execute.execute(
+            notebook.path,
+            dict(self.given.get(notebook.name, {})),
+            cell_timeout=self.cell_timeout,
+            watcher=self.lines[notebook.name],
+            environment=kernels.environment(threads, self.precision),
+            stop=stop,
+        )
 
+    def _finished(self, notebook: Notebook, done: execute.Execution) -> bool:
+        """Writes what came of a notebook, its page and the summary; False if it was interrupted."""
+        result, name = self.results[notebook.name], notebook.name
+        keep(notebook, result, done, self.out)
+        self.summary.seconds = time.perf_counter() - self.start
+        save(self.summary, self.out)
+        del self.began[name]
+        if result.status in (HELD, FAILS) and notebook in self.plan[-1].notebooks:  # those before had more cores
+            self.pace.done(name, done.seconds)
+        self.reporter.done(self.lines.pop(name), result, self._left())
+        return not done.interrupted
 
-def save(summary: Summary, out: Path) -> None:
-    """Writes summary.json and summary.html."""
-    write(out / "summary.json", results.to_json(summary))
-    write(out / "summary.html", page.html(summary).encode())
-
-
-def _planned(notebook: Notebook, given: Mapping[str, Any]) -> Result:
-    defaults = {name: parameter.value for name, parameter in parameters.read(notebook.path).items()}
-    return Result(notebook.number, notebook.name, notebook.title, notebook.part, parameters={**defaults, **given})
-
-
-def _run_one(
-    notebook: Notebook, result: Result, given: dict[str, Any], out: Path, cell_timeout: int, reporter: Reporter
-) -> None:
-    reporter.begin(notebook.name)
-    done = execute.execute(notebook.path, given, cell_timeout=cell_timeout, watcher=reporter)
-    outputs.tidy(done.notebook)
-    fill(result, done)
-    write(out / f"{notebook.name}.ipynb", nbformat.writes(done.notebook).encode())
-    write(out / f"{notebook.name}.html", export.to_html(done.notebook, notebook.title))
-    result.executed, result.html = f"{notebook.name}.ipynb", f"{notebook.name}.html"
-
-
-def fill(result: Result, done: execute.Execution) -> None:
-    """Writes into `result` what an execution found."""
-    found = records.collect(done.notebook)
-    result.seconds, result.peak_mb = round(done.seconds, 2), round(done.peak_mb, 1)
-    result.claims, result.shortfalls, result.figures = found
-    if done.interrupted:
-        result.status = INTERRUPTED
-    elif done.error:
-        result.status, result.error = FAILED, done.error._asdict()
-    else:
-        result.status = FAILS if result.failing else HELD
-
-
-def _mark_unfinished(summary: Summary) -> None:
-    for result in summary.notebooks:
-        if not result.executed and result.status != results.NOT_RUN:
-            result.status = INTERRUPTED
+    def _left(self) -> float | None:
+        now = time.perf_counter()
+        running = {name: now - began for name, began in list(self.began.items())}
+        waiting = [
+            n.name for phase in self.plan for n in phase.notebooks if self.results[n.name].status == results.NOT_RUN
+        ]
+        return self.pace.left(running, waiting, self.plan[-1].jobs)

@@ -1,5 +1,6 @@
 """The command line: answers in one line with the valid names, exit status 2, and nothing has run."""
 
+import json
 import os
 import subprocess
 import sys
@@ -52,6 +53,10 @@ def answer(*arguments):
         (("run", "-p", "rat=1"), "unknown parameter 'rat'; valid: profile, dataset, seed, device, rate"),
         (("run", "-p", "rate=high"), "parameter rate: expected float, got 'high'"),
         (("run", "--out", "notebooks/00_a.ipynb/out"), "Not a directory"),
+        (("run", "--jobs", "0"), "expected --jobs to be a whole number above 0, got '0'"),
+        (("run", "--jobs=-1"), "expected --jobs to be a whole number above 0, got '-1'"),
+        (("run", "--jobs", "all"), "expected --jobs to be a whole number above 0, got 'all'"),
+        (("refresh", "--jobs", "1.5"), "expected --jobs to be a whole number above 0, got '1.5'"),
     ],
 )
 def test_wrong_arguments_are_answered_in_one_line(here, ran, arguments, line):
@@ -66,10 +71,12 @@ def test_run_hands_on_what_was_asked(here, ran):
     assert result.exit_code == 0, result.output
     ((numbers, given, out, rest),) = ran
     assert numbers == ["04"] and given == {"04_b": {"profile": "standard", "rate": 0.5}}
-    assert out == here / "here" and rest["cell_timeout"] == 24 * 3600
+    assert out == here / "here" and rest == {"cell_timeout": 24 * 3600, "jobs": None}
     assert result.stdout.endswith(f"{here / 'here' / 'summary.html'}\n") and "✓ held" in result.stdout
     answer("run")
     assert ran[1][0] == ["00", "04"] and ran[1][2].parent == here / "runs" and ran[1][3]["cell_timeout"] == 1800
+    answer("run", "--jobs", "3")
+    assert ran[2][3]["jobs"] == 3
 
 
 def test_full_disk_is_one_line_and_exit_1(here, monkeypatch):
@@ -85,6 +92,14 @@ def test_list_and_describe(here):
     assert answer("list").stdout == "Start here\n  00  Start here\nPoisoning\n  04  A regressor\n"
     described = answer("describe", "04_b").stdout
     assert "A regressor" in described and "  rate     float  0.1      fraction of poisoned samples\n" in described
+
+
+def test_list_tells_what_a_notebook_costs_where_it_is_stored(here):
+    path = here / "notebooks" / "04_b.ipynb"
+    content = json.loads(path.read_text())
+    content["metadata"]["drmlib"] = {"steps": 1000, "reference_step": 0.12}
+    path.write_text(json.dumps(content))
+    assert answer("list").stdout.endswith("  04  A regressor (about 2 min of one core)\n")
 
 
 def test_no_notebooks_is_said(tmp_path, monkeypatch):

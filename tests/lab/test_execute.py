@@ -1,5 +1,6 @@
 """Notebooks in real kernels: parameters, memory, errors, timeouts, dead kernels, Ctrl-C, and the stored form."""
 
+import io
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import nbformat
 import psutil
 import pytest
 
-from drmlib.lab import course, records, refresh
+from drmlib.lab import course, estimates, records, refresh, run
 from drmlib.lab.execute import execute
 from tests.lab import notebooks
 
@@ -64,33 +65,74 @@ def test_a_dead_kernel_and_a_cell_without_end_are_errors(tmp_path):
     assert slow.error is not None and "timed out" in slow.error.message and slow.seconds < 30
 
 
+def test_cpu_time_counts_what_is_computed_and_not_what_is_waited_for(tmp_path):
+    compute = """\
+import subprocess, sys, time
+while time.process_time() < 3: pass
+print(time.process_time())"""
+    idle = execute(notebooks.write(tmp_path / "01_a.ipynb", "import time; time.sleep(2)"), {})
+    busy = execute(notebooks.write(tmp_path / "02_a.ipynb", compute), {})
+    used = float(stdout(busy.notebook))
+    assert used - 0.1 < busy.cpu_seconds < used + 1.5 and idle.cpu_seconds < 3 and idle.seconds > idle.cpu_seconds
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {compute!r}])"
+    assert execute(notebooks.write(tmp_path / "03_a.ipynb", child), {}).cpu_seconds > 3
+    dying = f"{compute}\nimport os; os._exit(3)"
+    assert execute(notebooks.write(tmp_path / "04_a.ipynb", dying), {}).cpu_seconds > 2
+
+
 def kernels_below(pid):
     return [p for p in psutil.Process(pid).children(recursive=True) if "ipykernel" in " ".join(p.cmdline())]
 
 
-def test_ctrl_c_at_the_command_line(tmp_path):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_at_the_command_line(tmp_path, jobs):
+    begin = "import pathlib, time; pathlib.Path(f'begun-{number}').touch(); time.sleep(120)"
     notebooks.write(tmp_path / "notebooks" / "00_a.ipynb", "print('done')")
-    notebooks.write(tmp_path / "notebooks" / "01_b.ipynb", "open('begun', 'w').close(); import time; time.sleep(120)")
-    notebooks.write(tmp_path / "notebooks" / "02_c.ipynb")
+    for number in (1, 2, 3):
+        path = tmp_path / "notebooks" / f"0{number}_a.ipynb"
+        notebooks.write(path, "print('before')", begin.replace("{number}", str(number)))
     command = [sys.executable, "-c", "from drmlib.lab.cli import main; main()", "run", "--out", "out"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command += ["--jobs", str(jobs)]
     run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "notebooks" / "begun").exists():
+    while len(list((tmp_path / "notebooks").glob("begun-*"))) < jobs:
         assert time.monotonic() < deadline and run.poll() is None
         time.sleep(0.1)
     kernels = kernels_below(run.pid)
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
-    assert len(kernels) == 1 and not psutil.pid_exists(kernels[0].pid)
-    assert "◼ interrupted" in out and "– not run" in out and "not finished: 01, 02" in out
+    assert len(kernels) == jobs and not any(psutil.pid_exists(kernel.pid) for kernel in kernels)
+    assert out.count("◼ interrupted") == jobs and "– not run" in out and "not finished: 01, 02, 03" in out
     assert (tmp_path / "out" / "00_a.html").exists() and "Traceback" not in err
+    for number in range(1, jobs + 1):
+        assert "before" in (tmp_path / "out" / f"0{number}_a.ipynb").read_text()
+
+
+def test_side_by_side_gives_what_one_after_another_gives(tmp_path):
+    for number in range(3):
+        source = f"import os, random; print(random.Random({number}).random(), rate, os.getcwd())"
+        notebooks.write(tmp_path / "notebooks" / f"0{number}_a.ipynb", source)
+    lessons, texts = course.discover(tmp_path / "notebooks"), {}
+    for jobs in (1, 2):
+        out, log = tmp_path / f"out{jobs}", io.StringIO()
+        summary = run.run_course(lessons, {n.name: {"rate": 0.25} for n in lessons}, out, jobs=jobs, stream=log)
+        assert summary.exit_code == 0 and [result.number for result in summary.notebooks] == ["00", "01", "02"]
+        executed = [nbformat.read(out / f"{lesson.name}.ipynb", as_version=4) for lesson in lessons]
+        texts[jobs] = [stdout(notebook) for notebook in executed]
+        assert all(result.cpu_seconds > 0 for result in summary.notebooks)
+    assert texts[1] == texts[2] and "0.25" in texts[1][0]
 
 
 CLAIMS = """\
 from drmlib.lab.claims import claim
 claim("rate", {value}, at_least=0.5, source="Table 2")"""
+
+
+@pytest.fixture
+def quick_reference(monkeypatch):
+    monkeypatch.setattr(refresh.reference, "measured_apart", lambda: 0.1)
 
 
 def stored(tmp_path, value):
@@ -109,7 +151,7 @@ def nbval(path):
     )
 
 
-def test_nbval_compares_verdicts_and_not_values(tmp_path):
+def test_nbval_compares_verdicts_and_not_values(tmp_path, quick_reference):
     path = stored(tmp_path, 0.9)
     original = path.read_text()
     assert nbval(path).returncode == 0
@@ -120,27 +162,48 @@ def test_nbval_compares_verdicts_and_not_values(tmp_path):
     assert failed.returncode == 1 and "FAILS  rate" in failed.stdout
 
 
-def test_refresh_stores_what_does_not_change(tmp_path, capsys):
+def test_refresh_stores_what_does_not_change(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     path = notebooks.write(
         tmp_path / "01_a.ipynb",
         CLAIMS.format(value=0.9),
         "import sys; print('x', file=sys.stderr)",
         "print(print, object())",
+        "import os, torch; print(torch.get_num_threads(), len(os.listdir(os.environ['DRMLIB_CACHE'])))",
     )
     ids = [cell.id for cell in nbformat.read(path, as_version=4).cells]
     assert refresh.refresh_notebooks(course.discover(tmp_path)) == 0
     notebook = nbformat.read(path, as_version=4)
     assert [cell.id for cell in notebook.cells] == ids
-    assert [cell.get("execution_count") for cell in notebook.cells] == [None, 1, 2, 3, 4]
+    assert [cell.get("execution_count") for cell in notebook.cells] == [None, 1, 2, 3, 4, 5]
     assert set(notebook.metadata) == {"drmlib", "kernelspec", "language_info"}
-    assert notebook.metadata.drmlib.seconds > 0 and notebook.metadata.drmlib.peak_mb > 0
+    cost = estimates.stored(path)
+    assert cost.steps == round(cost.cpu_seconds / cost.reference_step) and min(cost) > 0
     assert [dict(cell.metadata) for cell in notebook.cells[:3]] == [{}, {"tags": ["parameters"]}, {}]
     assert not notebook.cells[3].outputs and "0x" not in notebook.cells[4].outputs[0].text
+    assert notebook.cells[5].outputs[0].text == "1 0\n"  # one thread, an empty cache
     assert len(records.collect(notebook).claims) == 1
     assert "01_a: " in capsys.readouterr().out
 
 
-def test_refresh_leaves_a_failing_notebook_as_it_was_and_tells_failing_claims(tmp_path, capsys):
+def test_several_are_refreshed_at_once_and_ctrl_c_leaves_them_as_they_were(tmp_path, monkeypatch, quick_reference):
+    sources = ("print(1)", "import time; time.sleep(60)", "import time; time.sleep(60)")
+    paths = [notebooks.write(tmp_path / f"0{i}_a.ipynb", source) for i, source in enumerate(sources)]
+    before = [path.read_bytes() for path in paths]
+    finished = refresh._stored
+
+    def pressed(notebook, found):
+        told = finished(notebook, found)
+        signal.raise_signal(signal.SIGINT)
+        return told
+
+    monkeypatch.setattr(refresh, "_stored", pressed)
+    start = time.monotonic()
+    assert refresh.refresh_notebooks(course.discover(tmp_path), jobs=3) == 130 and time.monotonic() - start < 50
+    assert paths[0].read_bytes() != before[0] and [path.read_bytes() for path in paths[1:]] == before[1:]
+
+
+def test_refresh_leaves_a_failing_notebook_as_it_was_and_tells_failing_claims(tmp_path, capsys, quick_reference):
     broken = notebooks.write(tmp_path / "01_a.ipynb", "1 / 0")
     before = broken.read_bytes()
     notebooks.write(tmp_path / "02_b.ipynb", CLAIMS.format(value=0.4))

@@ -7,11 +7,14 @@ import errno
 import io
 import json
 import re
+import subprocess
+import threading
 
 import nbformat
 import pytest
 
-from drmlib.lab import course, execute, records, run
+from drmlib.lab import course, execute, records, run, runfolder
+from drmlib.lab import environment as surroundings
 from drmlib.lab.execute import Error, Execution
 from drmlib.lab.results import FAILED, FAILS, HELD, INTERRUPTED, NOT_RUN, terminal_table
 from tests.lab import notebooks
@@ -39,7 +42,7 @@ def figure():
 def executed(path, *outputs, error=None, interrupted=False):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[-1].outputs = list(outputs)
-    return Execution(notebook, 1.5, 321.0, error, interrupted)
+    return Execution(notebook, 1.5, 1.25, 321.0, error, interrupted)
 
 
 @pytest.fixture
@@ -62,8 +65,8 @@ def kernel(monkeypatch):
     return behaviour
 
 
-def started(lessons, out, given=None):
-    return run.run_course(lessons, given or {}, out, stream=io.StringIO())
+def started(lessons, out, given=None, jobs=1):
+    return run.run_course(lessons, given or {}, out, jobs=jobs, stream=io.StringIO())
 
 
 def statuses(out):
@@ -91,7 +94,7 @@ def test_failure_and_failing_claim_are_told_and_the_others_run(lessons, kernel, 
     table = terminal_table(summary)
     assert "✗ 00_a, cell 3: ValueError: no  (in: run())" in table
     assert "✗ 01_b, cell 3: claim FAILS: rate < 1, measured 0.123457 [0.1, 0.2], n = 50, expected at least 0.1" in table
-    assert re.search(r"01_b +✗ claims fail +1.5 +321 +1/2 +1\n", table)
+    assert re.search(r"01_b +✗ claims fail +1.5 +1.2 +321 +1/2 +1\n", table)
     assert summary.verdict() == "2 of 3 notebooks ran; 2 of 3 claims hold; claims fail in: 01; failed: 00."
 
 
@@ -119,20 +122,20 @@ def test_ctrl_c_between_kernels(lessons, kernel, tmp_path, monkeypatch):
     def pressed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run.export, "to_html", pressed)
+    monkeypatch.setattr(runfolder.export, "to_html", pressed)
     summary = started(lessons, tmp_path / "out")
     assert summary.exit_code == 130 and statuses(tmp_path / "out") == [INTERRUPTED, NOT_RUN, NOT_RUN]
 
 
 def test_full_disk_keeps_the_notebooks_that_are_done(lessons, kernel, tmp_path, monkeypatch):
-    whole = run.write
+    whole = runfolder.write
 
     def full(path, data):
         if path.name == "01_b.html":
             raise OSError(errno.ENOSPC, "No space left on device")
         whole(path, data)
 
-    monkeypatch.setattr(run, "write", full)
+    monkeypatch.setattr(runfolder, "write", full)
     with pytest.raises(OSError, match="No space left"):
         started(lessons, tmp_path / "out")
     assert statuses(tmp_path / "out") == [HELD, INTERRUPTED, NOT_RUN]
@@ -183,3 +186,102 @@ def test_bars_in_the_stored_notebook_keep_their_last_state(lessons, kernel, tmp_
     started(lessons[:1], tmp_path / "out")
     stored = nbformat.read(tmp_path / "out" / "00_a.ipynb", as_version=4)
     assert [output.text for output in stored.cells[-1].outputs] == ["100%\ndone\n"]
+
+
+def test_side_by_side_00_is_whole_before_the_others_begin(lessons, kernel, tmp_path):
+    """Two at once: 01 and 02 wait for each other, so that neither could end alone."""
+    meeting, seen = threading.Barrier(2, timeout=20), []
+
+    def met(path):
+        seen.append((tmp_path / "out" / "00_a.html").exists() and statuses(tmp_path / "out")[0])
+        meeting.wait()
+        return executed(path, claim(True))
+
+    kernel["01"] = kernel["02"] = met
+    summary = started(lessons, tmp_path / "out", jobs=2)
+    assert seen == [HELD, HELD] and summary.exit_code == 0
+    assert [result.number for result in summary.notebooks] == ["00", "01", "02"]
+    assert summary.environment["notebooks at once"] == "2" and summary.environment["reference step"]
+
+
+def test_threads_and_precision_are_given_to_each_kernel(lessons, kernel, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("DRMLIB_PRECISION", raising=False)
+    given = {}
+
+    def fake(path, parameters, *, environment, **_):
+        given[path.name[:2]] = environment
+        return executed(path, claim(True))
+
+    monkeypatch.setattr(execute, "execute", fake)
+    summary = started(lessons, tmp_path / "out", jobs=2)
+    assert [given[number]["OMP_NUM_THREADS"] for number in ("00", "01", "02")] == ["3", "1", "1"]
+    assert {environment.get("DRMLIB_PRECISION") for environment in given.values()} == {
+        run.environment.kernel_precision()
+    }
+    assert summary.environment["threads per notebook"] == "3 for 00, 1 for the others"
+    started(lessons, tmp_path / "one", jobs=1)
+    assert {environment["OMP_NUM_THREADS"] for environment in given.values()} == {"3"}
+
+
+def test_side_by_side_a_full_disk_stops_the_others(lessons, kernel, tmp_path, monkeypatch):
+    whole, stopped = runfolder.write, []
+
+    def full(path, data):
+        if path.name == "01_b.html":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(path, data)
+
+    def fake(path, given, *, stop, **_):
+        if path.name == "02_c.ipynb":
+            stopped.append(stop.wait(20))
+        return executed(path, claim(True))
+
+    monkeypatch.setattr(runfolder, "write", full)
+    monkeypatch.setattr(execute, "execute", fake)
+    with pytest.raises(OSError, match="No space left"):
+        started(lessons, tmp_path / "out", jobs=2)
+    assert stopped == [True] and statuses(tmp_path / "out") == [HELD, INTERRUPTED, INTERRUPTED]
+
+
+def test_side_by_side_a_failing_notebook_stops_no_other(lessons, kernel, tmp_path):
+    kernel["00"] = kernel["01"] = lambda path: executed(path, error=Error(3, "run()", "ValueError: no"))
+    assert started(lessons, tmp_path / "out", jobs=2).exit_code == 1
+    assert statuses(tmp_path / "out") == [FAILED, FAILED, HELD]
+
+
+def test_a_log_tells_what_is_left_from_the_stored_cost_and_the_speed_so_far(lessons, kernel, tmp_path):
+    """01 and 02 store 100 s of CPU time; the first to end took 1.5 s, so that about 1.5 s are left, less what ran."""
+    for lesson in lessons:
+        notebook = nbformat.read(lesson.path, as_version=4)
+        notebook.metadata["drmlib"] = {"steps": 1000, "cpu_seconds": 100.0, "reference_step": 1e9}
+        nbformat.write(notebook, lesson.path)
+    log = io.StringIO()
+    run.run_course(lessons, {}, tmp_path / "out", jobs=1, stream=log)
+    lines = log.getvalue().splitlines()
+    assert lines[1].endswith("claims hold; about 3 s left") and lines[-1].endswith("claims hold")
+
+
+def test_the_commit_is_that_of_drmlibs_own_checkout(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        return subprocess.run(
+            ["git", "-C", tmp_path, *identity, *arguments], capture_output=True, text=True, check=True
+        )
+
+    package = tmp_path / "drmlib" / "__init__.py"
+    package.parent.mkdir()
+    package.write_text("")
+    monkeypatch.setattr(surroundings.drmlib, "__file__", str(package))
+    assert surroundings.commit() is None
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    head = git("rev-parse", "--short", "HEAD").stdout.strip()
+    assert surroundings.commit() == head
+    package.write_text("x = 1")
+    assert surroundings.commit() == f"{head}+"
+    inside = tmp_path / "venv" / "drmlib" / "__init__.py"  # installed into a venv within somebody's repository
+    inside.parent.mkdir(parents=True)
+    monkeypatch.setattr(surroundings.drmlib, "__file__", str(inside))
+    assert surroundings.commit() is None
