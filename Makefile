@@ -35,9 +35,11 @@ help:
 run: $(STAMP)
 	@$(VENV)/bin/drmlib run $(ARGS)
 
-# One pytest for both, so that one summary stands at the end and one exit status speaks for all.
+# One pytest for both, so that one summary stands at the end and one exit status speaks for all. A worker a core, one thread
+# a worker; a file's tests and a notebook's cells stay together, and conftest.py starts what takes longest first.
 test: $(STAMP)
-	@$(PY) -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=600 $(ARGS)
+	@$(PY) -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=600 \
+	  -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lab: $(STAMP)
 	@$(PY) -m jupyterlab notebooks $(ARGS)

@@ -2,17 +2,19 @@
 exact figures are not, since they change with processor and release. Kernels compute on one thread, as they did when the
 outputs were stored, and are reached over sockets, so that several workers of pytest-xdist do not race for ports.
 
-Also for all tests: a worker of pytest-xdist computes on one thread.
+Also for all tests: a worker of pytest-xdist computes on one thread, there are as many workers as cores, and what takes
+longest starts first.
 """
 
 import os
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before drmlib settles the threads, and before anything imports torch
     os.environ.setdefault("DRMLIB_THREADS", "1")
 
 import pytest
 
-import drmlib  # noqa: F401  settles the threads
+from drmlib import session  # settles the threads
 
 NOT_COMPARED = (
     "stderr",
@@ -38,6 +40,27 @@ def pytest_configure(config: pytest.Config) -> None:
         from drmlib.lab.kernels import SocketKernelManager
 
         nbval.kernel.KernelManager = SocketKernelManager
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What `-n auto` means: the cores that this process may use, not those of the machine."""
+    return session.cores()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notebooks first, the longest first, so that no worker begins one when the others have ended."""
+    cost = {path: _stored_cost(path) for path in {item.path for item in items}}
+    items.sort(key=lambda item: -cost[item.path])
+
+
+def _stored_cost(path: Path) -> float:
+    """The stored cost of a notebook; 0 for a file of tests."""
+    if path.suffix != ".ipynb":
+        return 0.0
+    from drmlib.lab import estimates
+
+    return estimates.expected(path)
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
