@@ -24,7 +24,7 @@ from drmlib.training.fit import CLASSIFICATION, REGRESSION, adamw, fit, training
 def run(steps: int = 30, classes: int = 16) -> list[Row]:
     """`steps` steps of each search, enough that what is done once weighs little.
 
-    DRMGuard's default has 150 + 100, the quick profile's training 750.
+    DRMGuard's default has 90 + 60 steps, the quick profile's training 750.
     """
     data = gaze_faces(600, generator=stream(0, "faces"))
     classifier = SmallCNN(classes, generator=stream(0, "weights")).to(memory_format=torch.channels_last)
@@ -44,14 +44,14 @@ def run(steps: int = 30, classes: int = 16) -> list[Row]:
     def inversion() -> None:
         drmguard(model, data.images, explore_steps=steps, steps=max(1, steps * 2 // 3), generator=g)
 
-    def training() -> None:  # 6,000 images, 8 epochs, batches of 64: five times as many steps as explore_steps = 150
-        for _ in range(5 * steps):
+    def training() -> None:  # 6,000 images, 8 epochs, batches of 64: 750 steps beside explore_steps = 90
+        for _ in range(round(steps * 750 / 90)):
             training_step(model.train(), optimizer, data, index, REGRESSION, generator=g)
 
     return [
         *rows,
         *generators(steps, classes),
-        compare("DRMGuard, against training the model, in proportion", inversion, training, repeats=3, target="< 1"),
+        compare("DRMGuard, against training the model, in proportion", inversion, training, repeats=3, target="< 0.6"),
     ]
 
 

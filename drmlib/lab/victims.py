@@ -43,7 +43,8 @@ class Profile(NamedTuple):
 class Material(NamedTuple):
     """Disjoint data sets and the recipe by which victims learn them.
 
-    train is what the attacker poisons; defender the few clean samples of the defence; test what figures come from.
+    train is what the attacker poisons; defender the few clean samples of the defence; test what figures come from. On
+    faces, rendered or photographed, the three show different people.
     network: (outputs, *, channels, generator) -> an untrained model.
     """
 

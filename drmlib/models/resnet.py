@@ -76,8 +76,10 @@ class _BasicBlock(nn.Module):
         self.relu = nn.ReLU()
         self.shortcut = nn.Sequential()
         if stride > 1:  # only where a stage begins, which is also where the channels double
+            # A convolution of one pixel and this stride, in two steps: as one it corrupts the memory of torch 2.13 with
+            # one thread, channels_last and fewer than 8 channels.
             self.shortcut = nn.Sequential(
-                nn.Conv2d(channels, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+                nn.MaxPool2d(1, stride=stride), nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
             )
 
     def forward(self, x: Tensor) -> Tensor:

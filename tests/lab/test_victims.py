@@ -3,10 +3,14 @@ from functools import partial
 import pytest
 import torch
 
+from drmlib.data import faces
 from drmlib.data.digits import digits
 from drmlib.data.faces import gaze_faces
 from drmlib.lab import victims
+from drmlib.lab.fingerprint import fingerprint
+from drmlib.models.mixed_precision import MixedPrecision
 from drmlib.models.mnist_cnn import MnistCNN
+from drmlib.models.predict import predict
 from drmlib.rng import stream
 
 
@@ -39,6 +43,37 @@ def test_a_benign_and_a_poisoned_victim_of_one_seed_start_from_the_same_weights(
     source = victims.material("gaze", "quick", seed=0, device="cpu")
     one, two, other = (victims.victim(source, source.train, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(one.head.weight, two.head.weight) and not torch.equal(one.head.weight, other.head.weight)
+
+
+def test_precision_is_of_the_recipe_and_so_of_the_key_of_the_cache(tiny, monkeypatch):
+    """A victim that was trained in bfloat16 is not served where float32 was asked for, and the other way round."""
+    found = {}
+    for word in ("float32", "bfloat16"):
+        monkeypatch.setenv("DRMLIB_PRECISION", word)
+        source = victims.material("gaze", "quick", seed=0, device="cpu")
+        model = victims.untrained(source, seed=0)
+        assert isinstance(victims.searched(model), MixedPrecision) == (word == "bfloat16")
+        found[word] = source.recipe.autocast, fingerprint(source.recipe)[0]
+    assert found["float32"][0] is None and found["bfloat16"][0] == torch.bfloat16
+    assert found["float32"][1] != found["bfloat16"][1]
+
+
+def test_a_victim_trained_in_bfloat16_has_float32_weights_and_answers(tiny, monkeypatch):
+    monkeypatch.setenv("DRMLIB_PRECISION", "bfloat16")
+    source = victims.material("gaze", "quick", seed=0, device="cpu")
+    model = victims.victim(source, source.train, seed=0)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert predict(model, source.test.images).dtype == torch.float32
+
+
+def test_train_defender_and_test_show_other_people(tiny, monkeypatch):
+    """The people of a set follow its own stream: no skin of one part is found in another."""
+    seen = []
+    drawn = faces.random_appearance
+    monkeypatch.setattr(faces, "random_appearance", lambda *a, **k: seen.append(drawn(*a, **k)) or seen[-1])
+    victims.material("gaze", "quick", seed=0, device="cpu")
+    skins = [{tuple(row.tolist()) for row in look.skin} for look in seen]
+    assert len(skins) == 3 and not (skins[0] & skins[1] or skins[0] & skins[2] or skins[1] & skins[2])
 
 
 @pytest.mark.parametrize(

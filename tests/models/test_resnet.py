@@ -1,5 +1,9 @@
 """ResNet-18: parameter counts worked by hand, and the outputs of torchvision's net with the same weights."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -95,3 +99,21 @@ def test_every_weight_gets_a_gradient():
     model = resnet18(2, width=8, generator=stream(0, "model")).train()
     model(images(4)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_narrow_networks_train_on_one_thread():
+    """In a process of its own: torch 2.13 corrupts its memory in a strided 1x1 convolution of few channels."""
+    code = """
+import drmlib, torch
+from drmlib.models.resnet import resnet18
+from drmlib.rng import stream
+for width in (4, 6):
+    model = resnet18(3, width=width, generator=stream(0)).to(memory_format=torch.channels_last).train()
+    images = torch.rand(16, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    for _ in range(4):
+        model(images).sum().backward()
+print("trained")
+"""
+    environment = {**os.environ, "DRMLIB_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "trained", done.stderr[-500:]
