@@ -59,6 +59,7 @@ def test_the_models_stay_different():
             {"optimizer": CLASSIFICATION.optimizer, "learning_rate": 1e-3, "weight_decay": 0.1},
             2e-3,
         ),  # signs, see RECIPE
+        ({"weight_decay": 1.0}, 1e-3),
         ({"augment": Augmentation(flip=True, padding=2)}, 1e-3),
         ({"frozen_norms": True}, 1e-3),
         ({"autocast": torch.bfloat16}, 0.1),  # eight bits of mantissa, and sums in another order
