@@ -1,4 +1,4 @@
-# run | test | lab | bench | lint: each sets itself up on a machine with Python 3.11-3.13, git and make, once.
+# run | test | lab | bench | gpu | lint: each sets itself up on a machine with Python 3.11-3.13, git and make, once.
 #   make run ARGS="02 --profile standard"    what stands in ARGS goes to the command behind the target
 #   make run CPU=1                           torch without CUDA (Linux: 0.2 GB instead of 2.6 GB)
 #   make run PYTHON=/path/to/python3.12      this interpreter, not the first one found
@@ -20,13 +20,14 @@ export PIP_EXTRA_INDEX_URL := $(PIP_EXTRA_INDEX_URL) https://download.pytorch.or
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab bench lint clean
+.PHONY: help setup run test lab bench gpu lint clean
 
 help:
 	@echo "make run     run the whole course (quick profile) and write runs/<time>/summary.html"
 	@echo "make test    unit, contract, layering and notebook tests, then every notebook against its stored outputs"
 	@echo "make lab     open the course in JupyterLab"
 	@echo "make bench   what notebooks cost beside their budgets, and speed against plain references, as ratios"
+	@echo "make gpu     with an NVIDIA card, in at most 8 minutes: tests against the CPU, then speed, into runs/gpu-<time>/"
 	@echo "make lint    ruff format, ruff check, mypy"
 	@echo "make clean   remove .venv and the tools' caches (runs/ stays)"
 	@echo 'Arguments go in ARGS, for example: make run ARGS="04 --profile standard"'
@@ -46,6 +47,10 @@ lab: $(STAMP)
 
 bench: $(STAMP)
 	@$(PY) -m benchmarks $(ARGS)
+
+# Without a card: make gpu ARGS="--device cpu --tiny"
+gpu: $(STAMP)
+	@$(PY) -m benchmarks.accelerator $(ARGS)
 
 lint: $(STAMP)
 	@$(PY) -m ruff format --check .

@@ -85,15 +85,19 @@ def generators(steps: int, classes: int) -> list[Row]:
 def one_class(model: nn.Module, images: Tensor, target: int, steps: int, batch_size: int = 16) -> Tensor:
     """The same search for one class as one would write it alone: mask and pattern as two parameters, and the same looks
     (cost, smallest mask so far, early stop) on plain numbers."""
-    g = stream(target, "one class")
-    mask, pattern = (torch.randn(c, *images.shape[2:], generator=g).requires_grad_() for c in (1, images.shape[1]))
+    device = images.device
+    g = stream(target, "one class", device=device)
+    mask, pattern = (
+        torch.randn(c, *images.shape[2:], generator=g, device=device).requires_grad_() for c in (1, images.shape[1])
+    )
     optimizer = torch.optim.Adam([mask, pattern], lr=0.1, betas=(0.5, 0.9))
-    wanted = torch.full((batch_size,), target)
-    cost, still = AdaptiveCost(1, initial=1e-3, factor=1.5, patience=5), Standstill(1, factor=0.99)
+    wanted = torch.full((batch_size,), target, device=device)
+    cost = AdaptiveCost(1, initial=1e-3, factor=1.5, patience=5, device=device)
+    still = Standstill(1, factor=0.99, device=device)
     best, hits = (torch.inf, mask.detach().sigmoid()), []
     with frozen(model):
         for step in range(steps):
-            batch = as_float(images[torch.randint(len(images), (batch_size,), generator=g)])
+            batch = as_float(images[torch.randint(len(images), (batch_size,), generator=g, device=device)])
             outputs = model(torch.lerp(batch, pattern.sigmoid(), mask.sigmoid()))
             loss = nn.functional.cross_entropy(outputs, wanted) + cost.cost[0] * mask.sigmoid().sum()
             optimizer.zero_grad(set_to_none=True)
@@ -106,7 +110,7 @@ def one_class(model: nn.Module, images: Tensor, target: int, steps: int, batch_s
                 if works and norm < best[0]:
                     best = (norm, mask.detach().sigmoid())
                 cost.look(works[None])
-                still.look(torch.as_tensor(best[0])[None])
+                still.look(torch.as_tensor(best[0], device=device)[None])
                 if cost.settled and still.looks >= 25:
                     break
     return best[1]

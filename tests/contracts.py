@@ -19,7 +19,7 @@ NO_METHODS = {
     f"{folder}/{name}"
     for folder, names in {
         "attacks": "targets selection per_image learned adversarial adversarial_checks measure visibility",
-        "training": "isolation isolated_steps isolated_losses norm_modes abl_alternatives",
+        "training": "isolation isolated_steps isolated_losses norm_modes abl_alternatives population",
         "detection": "by_group neighbours confusion_settings confusion_rounds confusion_steps class_test",
         "inversion": "trigger_families trigger_networks constancy drmguard_stages free_targets adaptive_cost "
         "lem_search feature_re_objective feature_re_search proximity mesa_networks staircase point_triggers",

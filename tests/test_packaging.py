@@ -27,7 +27,7 @@ CONDA_NAMES = {
     "torch": "pytorch-cpu",
     "matplotlib": "matplotlib-base",
 }  # conda-forge's name where it differs from PyPI's
-TARGETS = ("run", "test", "lab", "bench", "lint")
+TARGETS = ("run", "test", "lab", "bench", "gpu", "lint")
 
 
 def _requirements(*extras: str) -> dict[str, SpecifierSet]:
@@ -163,7 +163,14 @@ def test_each_target_sets_itself_up_and_is_explained(target, tmp_path):
 
     steps = make("-n", target)
     install = steps.index('-c constraints.txt -e ".[test]"')
-    work = {"run": "drmlib run", "test": "--nbval", "lab": "jupyterlab", "bench": "-m benchmarks", "lint": "ruff check"}
+    work = {
+        "run": "drmlib run",
+        "test": "--nbval",
+        "lab": "jupyterlab",
+        "bench": "-m benchmarks",
+        "gpu": "-m benchmarks.accelerator",
+        "lint": "ruff check",
+    }
     assert install < steps.index(work[target])
     assert f"make {target}" in make(), "the default target explains the others"
 

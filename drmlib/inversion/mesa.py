@@ -167,7 +167,7 @@ def _staircase(
         index = torch.randint(len(images), (count * batch,), generator=generator, device=images.device)
         place = torch.rand(count * batch, 2, generator=generator, device=images.device)
         pasted = rule(as_float(images[index]), points.reshape(-1, *shape), place)
-        return model(pasted).softmax(1).view(count, batch, -1)[torch.arange(count), :, labels]
+        return model(pasted).softmax(1).view(count, batch, -1)[torch.arange(count, device=labels.device), :, labels]
 
     with frozen(model):
         return staircase(testing, shape[0] * size * size, level, generator=generator, **settings)
