@@ -104,7 +104,7 @@ class _Population:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         self.models, self.recipe = models, recipe
-        self.weights, self.buffers = stack_module_state(list(models))  # type: ignore[arg-type]
+        self.weights, self.buffers = stack_module_state(list(models))
         self.shape = copy.deepcopy(models[0]).to("meta")  # its layers alone are used: the numbers are the stacked ones
         self.optimizer = recipe.optimizer(self._groups(), lr=recipe.learning_rate)
 
