@@ -24,6 +24,7 @@ from tests.test_layering import imported
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {
+    "jupyter-client": "jupyter_client",
     "torch": "pytorch-cpu",
     "matplotlib": "matplotlib-base",
 }  # conda-forge's name where it differs from PyPI's
