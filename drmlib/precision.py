@@ -11,6 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from drmlib import rng
+
 PRECISIONS = ("auto", "float32", "bfloat16")
 PAYS = 0.8  # bfloat16 is used where a training step takes at most this share of float32's time
 
@@ -40,10 +42,10 @@ def bfloat16_share(repeats: int = 3) -> float:
     Measured, since neither the name of a processor nor its flags say whether torch's convolutions use what it has.
     Takes a tenth of a second where bfloat16 is native, and stops after one pair where it is hopeless.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with rng.seeded_layers(rng.stream(0, "probe")):
         body = nn.Sequential(*(_convolution(a, b) for a, b in ((16, 32), (32, 32), (32, 64))))
-        images = torch.rand(16, 16, 16, 16).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(16, 16, 16, 16, generator=rng.stream(0, "probe images"))
+    images = images.contiguous(memory_format=torch.channels_last)
     body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     seconds = {True: _step_seconds(body, images, True), False: _step_seconds(body, images, False)}  # warm-up
     for _ in range(repeats):

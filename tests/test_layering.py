@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "metrics": set(),
     "rng": set(),
     "session": set(),
-    "precision": set(),
+    "precision": {"rng"},
     "data": {"metrics", "rng"},
     "models": {"metrics", "rng", "data"},  # data for what an image is (data/dataset.py); test below
     "training": BELOW_ATTACKS,

@@ -27,12 +27,15 @@ def step_seconds(steps: int = STEPS) -> float:
     import torch
     from torch import nn
 
+    from drmlib import rng
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model, images, targets = _network(), torch.rand(64, 3, 32, 32), torch.arange(64) % 10
+        with rng.seeded_layers(rng.stream(0, "reference")):
+            model = _network()
+        images = torch.rand(64, 3, 32, 32, generator=rng.stream(0, "reference images"))
+        targets = torch.arange(64) % 10
         optimizer, seconds = torch.optim.AdamW(model.parameters(), fused=False), []
         for _ in range(steps + 2):  # the first two warm up
             start = time.process_time()

@@ -105,7 +105,7 @@ class _Population:
                     module.eval()
         self.models, self.recipe = models, recipe
         self.weights, self.buffers = stack_module_state(list(models))
-        self.shape = copy.deepcopy(models[0]).to("meta")  # its layers alone are used: the numbers are the stacked ones
+        self.shape = copy.deepcopy(models[0])  # its layers alone are used: the numbers are the stacked ones
         self.optimizer = recipe.optimizer(self._groups(), lr=recipe.learning_rate)
 
     def step(self, images: Tensor, targets: Tensor, rate: float) -> Tensor:

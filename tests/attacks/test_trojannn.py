@@ -20,7 +20,7 @@ def test_on_a_linear_feature_the_best_patch_is_known():
 
 
 def test_it_drives_the_neurons_connected_best_further_than_a_random_patch():
-    model, images = SmallCNN(4, width=4, generator=stream(0)), noise_images(40, size=32)
+    model, images = SmallCNN(4, width=8, generator=stream(0)), noise_images(40, size=32)
     found = trojannn(model, images, neurons=2, steps=60, batch_size=16, generator=stream(1))
     best = model.head.weight.detach().abs().sum(0).topk(2).indices
     random = place(torch.rand(3, 8, 8, generator=stream(2)), top=21, left=21, height=32, width=32)

@@ -37,7 +37,7 @@ def colours(n: int = 600, poison: int = 40) -> Colours:
     images[chosen, :, -4:, -4:] = 1.0
     targets[chosen] = 0
     train = Dataset(images, targets, COLOURS)
-    model = SmallCNN(3, width=4, generator=stream(0, "colours"))
+    model = SmallCNN(3, width=8, generator=stream(0, "colours"))
     recipe = Recipe(CLASSIFICATION.loss, epochs=6, batch_size=32, learning_rate=1e-2)
     fit(model, train, recipe, generator=stream(0, "order"))
     mask = torch.zeros(n, dtype=torch.bool)

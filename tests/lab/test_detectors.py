@@ -25,7 +25,7 @@ def given():
     c = planted.colours()
     sample = sample_of(c.poison, poisoned=30, clean=50, seed=0)
     network = learn_network(c.clean, EFFORT, seed=0)
-    count, start = int(c.poison.sum()), SmallCNN(3, width=4, generator=stream(1, "colours"))
+    count, start = int(c.poison.sum()), SmallCNN(3, width=8, generator=stream(1, "colours"))
     training = Training(start, replace(CLASSIFICATION, epochs=4, batch_size=32), SHORT)
     train, clean = (replace(d, task=replace(d.task, outputs=d.task.outputs[:3])) for d in (c.train, c.clean))
     return Inspection(c.model, train, clean, sample, network, EFFORT, count, 0, training), c.poison
@@ -79,7 +79,7 @@ def test_abl_isolates_the_one_per_cent_of_the_lowest_loss(given):
 def test_confusion_training_starts_from_the_victim_where_its_first_round_does_not_pretrain(given):
     inspection, poison = given
     training = inspection.training
-    other = training._replace(network=SmallCNN(3, width=4, generator=stream(2, "colours")))
+    other = training._replace(network=SmallCNN(3, width=8, generator=stream(2, "colours")))
     pretrained = replace(SHORT, rounds=(SHORT.rounds[0]._replace(pretrain_epochs=1), *SHORT.rounds[1:]))
 
     def scores(training):

@@ -206,6 +206,7 @@ def test_side_by_side_00_is_whole_before_the_others_begin(lessons, kernel, tmp_p
 
 def test_threads_and_precision_are_given_to_each_kernel(lessons, kernel, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("DRMLIB_THREADS", raising=False)
     monkeypatch.delenv("DRMLIB_PRECISION", raising=False)
     given = {}
 

@@ -87,7 +87,7 @@ def test_the_betas_bring_the_student_to_look_as_the_teacher_does(make, regressio
     same stream. It had eight times the steps of the student, so that there is something to come nearer to.
     """
     model, data, recipe = problem(make, regression, frozen_norms=True)
-    recipe = replace(recipe, epochs=6)
+    recipe = replace(recipe, epochs=6, learning_rate=0.3 * recipe.learning_rate)
     unseen = slope_images(30, seed=5).images if regression else colour_images(30, size=16, seed=5).images
     teacher = fine_tune(model, data, replace(recipe, epochs=48), generator=stream(1))
     distances = []

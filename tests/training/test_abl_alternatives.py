@@ -26,7 +26,7 @@ POLICY = Policy(running)
 
 
 def small(seed=0):
-    return SmallCNN(4, width=4, generator=stream(seed, "weights"))
+    return SmallCNN(4, width=8, generator=stream(seed, "weights"))
 
 
 @pytest.fixture(scope="module")
