@@ -39,7 +39,7 @@ run: $(STAMP)
 # One pytest for both, so that one summary stands at the end and one exit status speaks for all. A worker a core, one thread
 # a worker; a file's tests and a notebook's cells stay together, and conftest.py starts what takes longest first.
 test: $(STAMP)
-	@$(PY) -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=600 \
+	@$(PY) -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=850 \
 	  -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lab: $(STAMP)

@@ -131,7 +131,8 @@ def detection() -> list[Case]:
         "frequency": lambda m, s, c, g: frequency(learn(c.images, width=4, steps=3, generator=g), s.images),
     }
     # Its network learns for three of Adam's steps, whose direction rounding decides where a gradient is near 0.
-    tolerances = {"frequency": 5e-2}
+    # SPECTRE whitens by the inverse root of a covariance, which makes much of rounding along its weak directions.
+    tolerances = {"frequency": 5e-2, "SPECTRE": 0.3}
     chosen = {"activation clustering", "SCALE-UP", "IBD-PSC", "TeCo"}
     return [
         Case(

@@ -115,7 +115,7 @@ def failing(notebook):
         (lambda n: n.metadata.drmlib.update(peak_mb=801), "stored peak memory 801 MB"),
         (lambda n: n.cells[3].outputs[0].data.pop(records.CLAIM), "no claim"),
         (failing, "stored claim FAILS: rate"),
-        (source(2, "x = 1\n" * 121), "code lines, expected at most 120"),
+        (source(2, "x = 1\n" * 116), "code lines beside imports, expected at most 115"),
         (source(2, "def f(): pass\n" * 3 + "class A: pass"), "4 definitions"),
         (prose("## T"), "0 headings of level 1"),
         (prose("# T\n# U"), "2 headings of level 1"),

@@ -48,7 +48,7 @@ def test_targets_that_are_reached_and_no_steps_are_the_identity():
 def test_on_a_network_all_are_misled_in_range_and_batches_do_not_matter():
     network = SmallCNN(4, width=8, generator=stream(0, "weights")).eval()
     torch.nn.init.zeros_(network.head.bias)  # else one class wins in the whole range of an untrained network
-    images = torch.rand(6, 3, 16, 16, generator=stream(0, "images"))
+    images = 0.25 + 0.5 * torch.rand(6, 3, 16, 16, generator=stream(0, "images"))
     found = deepfool(network, images)
     assert (classify(network, found) != classify(network, images)).all()
     assert found.min() >= 0 and found.max() <= 1

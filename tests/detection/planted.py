@@ -38,7 +38,7 @@ def colours(n: int = 600, poison: int = 40) -> Colours:
     targets[chosen] = 0
     train = Dataset(images, targets, COLOURS)
     model = SmallCNN(3, width=8, generator=stream(0, "colours"))
-    recipe = Recipe(CLASSIFICATION.loss, epochs=6, batch_size=32, learning_rate=1e-2)
+    recipe = Recipe(CLASSIFICATION.loss, epochs=10, batch_size=32, learning_rate=5e-3)
     fit(model, train, recipe, generator=stream(0, "order"))
     mask = torch.zeros(n, dtype=torch.bool)
     mask[chosen] = True
