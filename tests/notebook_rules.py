@@ -131,7 +131,8 @@ def length(notebook: Any, path: Path) -> Iterator[str]:
     nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
     definitions = sum(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for node in nodes)
     if len(lines) > LIMITS["code"]:
-        yield f"{len(lines)} code lines beside imports, expected at most {LIMITS['code']}: what is used twice belongs into drmlib"
+        found = f"{len(lines)} code lines beside imports"
+        yield f"{found}, expected at most {LIMITS['code']}: what is used twice belongs into drmlib"
     if definitions > LIMITS["definitions"]:
         yield f"{definitions} definitions, expected at most {LIMITS['definitions']}"
 
