@@ -9,7 +9,6 @@ Left out: optimisers whose step depends on a norm over all weights, and networks
 (vmap raises a RuntimeError for them). Batches are not in channels-last layout, which vmap does not keep.
 """
 
-import copy
 import math
 import time
 from collections.abc import Sequence
@@ -104,8 +103,8 @@ class _Population:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         self.models, self.recipe = models, recipe
-        self.weights, self.buffers = stack_module_state(list(models))  # type: ignore[arg-type]
-        self.shape = copy.deepcopy(models[0]).to("meta")  # its layers alone are used: the numbers are the stacked ones
+        self.weights, self.buffers = stack_module_state(list(models))
+        self.layers = models[0]  # how one is computed; functional_call lends it the stacked numbers
         self.optimizer = recipe.optimizer(self._groups(), lr=recipe.learning_rate)
 
     def step(self, images: Tensor, targets: Tensor, rate: float) -> Tensor:
@@ -130,7 +129,7 @@ class _Population:
                 model.eval()
 
     def _loss(self, weights: State, buffers: State, images: Tensor, targets: Tensor) -> Tensor:
-        return self.recipe.loss(functional_call(self.shape, (weights, buffers), (images,)), targets)
+        return self.recipe.loss(functional_call(self.layers, (weights, buffers), (images,)), targets)
 
     def _groups(self) -> list[dict]:
         """As parameter_groups of fit.py: no decay on biases and norms, which have one dimension more when stacked."""
