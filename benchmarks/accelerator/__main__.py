@@ -48,7 +48,7 @@ def main(device: str, tiny: bool, out: Path | None, only: tuple[str, ...], tests
     where, sizes = session.device(device), TINY if tiny else CARD
     folder = out or Path("runs") / f"gpu-{datetime.now():%Y-%m-%d-%H%M%S}"
     found = measured(where, sizes, only or tuple(SECTIONS), tests=tests)
-    kept = keep(found, folder, records.machine(where))
+    kept = keep(found, folder, records.machine(where, trial=tiny))
     click.echo(f"\n{(folder / 'table.md').read_text()}\n{folder.resolve()}")
     sys.exit(1 if any(record.status == FAILED for record in kept) else 0)
 
@@ -63,7 +63,7 @@ def measured(device: torch.device, sizes: Sizes, names: Iterable[str], *, tests:
         budget, make = SECTIONS[name]
         seconds = max(0.0, min(budget * sizes.share, end - time.monotonic()))
         click.echo(f"{name}, at most {seconds:.0f} s", err=True)
-        yield from run(Section(name, seconds, make(sizes, device)), device)
+        yield from run(Section(name, seconds, make(sizes, device), sizes.repeats), device)
 
 
 def keep(found: Iterable[Record], folder: Path, machine: dict[str, str]) -> list[Record]:

@@ -29,11 +29,12 @@ class Measure(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Measures that share a budget of `seconds`."""
+    """Measures that share a budget of `seconds`, each repeated at most `repeats` times after its warm-up."""
 
     title: str
     seconds: float
     measures: Sequence[Measure]
+    repeats: int = REPEATS
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def run(section: Section, device: torch.device, *, clock: Clock = time.perf_coun
             yield _without(about, measure, SKIPPED, f"the section's budget of {section.seconds:g} s is spent")
             continue
         try:
-            yield _measured(about, measure, device, left / (len(section.measures) - position), clock)
+            share = left / (len(section.measures) - position)
+            yield _measured(about, measure, device, share, clock, section.repeats)
         except Exception as error:  # whatever a card may answer: the record says what, and the others go on
             lines = str(error).strip().splitlines() or [""]
             yield _without(about, measure, FAILED, f"{type(error).__name__}: {lines[0][:300]}")
@@ -84,13 +86,15 @@ def seconds(function: Callable[[], object], device: torch.device, *, clock: Cloc
     return clock() - start
 
 
-def _measured(about: tuple[str, str], measure: Measure, device: torch.device, budget: float, clock: Clock) -> Record:
+def _measured(
+    about: tuple[str, str], measure: Measure, device: torch.device, budget: float, clock: Clock, repeats: int
+) -> Record:
     end = clock() + budget
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     function = measure.prepare()
     first, times = seconds(function, device, clock=clock), []
-    while len(times) < REPEATS and clock() + first < end:
+    while len(times) < repeats and clock() + first < end:
         times.append(seconds(function, device, clock=clock))
     median = statistics.median(times or [first])
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None

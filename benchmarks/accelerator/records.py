@@ -16,14 +16,15 @@ from drmlib import session
 from drmlib.lab import results
 
 ROOT = Path(__file__).parent.parent.parent
-MACHINE = ("device", "driver", "cuda", "torch", "python", "tf32", "processor", "threads", "date", "commit")
+MACHINE = ("sizes", "device", "driver", "cuda", "torch", "python", "tf32", "processor", "threads", "date", "commit")
 
 
-def machine(device: torch.device) -> dict[str, str]:
-    """Where and with what is measured: one text for each of MACHINE, empty where there is none."""
+def machine(device: torch.device, *, trial: bool) -> dict[str, str]:
+    """Where, with what and at which sizes is measured: one text for each of MACHINE, empty where there is none."""
     card = device.type == "cuda"
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     return {
+        "sizes": "of a trial: the figures say that it runs, not how fast" if trial else "of a card",
         "device": torch.cuda.get_device_name(device) if card else session.processor(),
         "driver": _told("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if card else "",
         "cuda": torch.version.cuda or "" if card else "",

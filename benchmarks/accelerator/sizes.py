@@ -15,7 +15,7 @@ class Sizes(NamedTuple):
     images: how many a trigger gets. batches: of training. steps: of each timed piece of a training. search: steps of
     each inversion. classes: of the models inspected. populations: numbers of models side by side. width: channels of
     the small networks. large: width of ResNet-18. side: of the victim's rendered images. victim: steps of the victim.
-    share: of the seconds that the sections get.
+    share: of the seconds that the sections get. repeats: of each call, at most.
     """
 
     images: int
@@ -29,12 +29,13 @@ class Sizes(NamedTuple):
     side: int
     victim: int
     share: float
+    repeats: int
 
 
-CARD = Sizes(10_000, (64, 256, 1024), 20, 60, 16, (8, 32), 16, 64, 224, 10, 1.0)
+CARD = Sizes(10_000, (64, 256, 1024), 20, 60, 16, (8, 32), 16, 64, 224, 10, 1.0, 7)
 # A ResNet-18 of width 4 in channels-last layout ends the process on a CPU with torch 2.13 (segmentation fault in
 # backward, float32); 8 does not.
-TINY = Sizes(20, (4,), 1, 1, 3, (2,), 4, 8, 32, 1, 0.1)
+TINY = Sizes(20, (4,), 1, 1, 3, (2,), 4, 8, 32, 1, 0.2, 1)
 
 
 def random_images(count: int, device: torch.device, *, classes: int = 10, side: int = 32) -> Dataset:
