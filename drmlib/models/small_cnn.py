@@ -1,8 +1,7 @@
 """SmallCNN: four 3x3 convolutions, two of them strided, 4x4 pooled features and one linear output layer.
 
 The course's quick model. The first convolution has stride 2: at full resolution it would hold two fifths of the
-activations and a twentieth of the arithmetic, and a training step would take 1.4 times as long. Its windows overlap, so
-a trigger of one pixel is seen.
+activations and a twentieth of the arithmetic. Its windows overlap, so a trigger of one pixel is seen.
 
 The output layer is linear with no activation, as DRMGuard (Du et al. 2024) assumes of a deep regression model: the
 angle between `features` and a row of `head.weight` is then the angle of its feature-space analysis.
